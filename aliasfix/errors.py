@@ -1,0 +1,13 @@
+"""What a user can do wrong, and what is worth a warning."""
+
+
+class AliasfixError(Exception):
+    """A mistake the user can mend: one clear line that names the thing and what to try next."""
+
+
+class NoEffectWarning(UserWarning):
+    """Nothing in the model samples in a way that the recipe converts."""
+
+
+class LatticeWarning(UserWarning):
+    """An even filter moved one branch of a merge by half a sample relative to the other."""

@@ -1,0 +1,23 @@
+"""How things are put to the user: in one line."""
+
+import textwrap
+from collections.abc import Collection
+
+
+def one_line(error: BaseException) -> str:
+    r"""An exception in one line.
+
+    >>> one_line(ValueError("no such thing\n\nin the following"))
+    'ValueError: no such thing'
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return textwrap.shorten(": ".join([type(error).__name__, *lines[:1]]), 160, placeholder=" …")
+
+
+def listing(items: Collection[str], limit: int = 3) -> str:
+    """The first few of many.
+
+    >>> listing(["a", "b", "c", "d", "e"])
+    'a, b, c, …'
+    """
+    return ", ".join([*list(items)[:limit], *(["…"] if len(items) > limit else [])])
