@@ -1,0 +1,256 @@
+"""The plan: what is done to every call that samples, and why."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from .errors import AliasfixError
+from .recipe import Recipe
+
+BLUR = "aliasfix_blur"  # what a blur is called in the module that hosts it; a second one there BLUR_2
+
+
+@dataclass(frozen=True)
+class Blur:
+    """A blur made for sampling at ``rate`` that itself keeps every ``stride``-th sample, both per spatial axis.
+
+    ``axes`` are the spatial axes counted from the end; the last ones if empty.
+    """
+
+    rate: tuple[int, ...]
+    stride: tuple[int, ...]
+    axes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Restride:
+    """Set the stride of the module at ``path``, which ``was`` another."""
+
+    path: str
+    stride: tuple[int, ...]
+    was: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BlurModule:
+    """Blur what the module at ``path`` returns (``where="after"``) or its ``arg``-th argument (``"before"``)."""
+
+    path: str
+    where: str
+    arg: int
+    blur: Blur
+
+
+@dataclass(frozen=True)
+class DenseCall:
+    """Evaluate the ``index``-th ``op`` in the module's ``method`` at ``stride``, as its rule says.
+
+    In training it is the ``training``-th; -1 where it does not run in that mode.
+    """
+
+    path: str
+    method: str
+    op: str
+    index: int
+    training: int
+    rule: str
+    stride: tuple[int, ...]
+    wrap: bool
+
+
+@dataclass(frozen=True)
+class BlurCall:
+    """Blur the result (``where="after"``) or the input (``"before"``) of the ``index``-th ``op`` in ``method``."""
+
+    path: str
+    method: str
+    op: str
+    index: int
+    training: int
+    where: str
+    blur: Blur
+
+
+@dataclass(frozen=True)
+class ReplaceCall:
+    """Put what the rule says, with a blur in it, in the place of the ``index``-th ``op`` in ``method``."""
+
+    path: str
+    method: str
+    op: str
+    index: int
+    training: int
+    rule: str
+    blur: Blur
+
+
+Edit = Restride | BlurModule | DenseCall | BlurCall | ReplaceCall
+_EDITS = {cls.__name__: cls for cls in (Restride, BlurModule, DenseCall, BlurCall, ReplaceCall)}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a sampling operation.
+
+    Args:
+        path: the module it is called in.
+        call: the n-th call of the operation directly there.
+        op: the function's name.
+        rule: the rule that recognised it.
+        stride: the sampling rate per spatial axis.
+        action: ``convert`` or ``keep``.
+        form: ``dense``, ``blur-first``, ``split`` or ``fused``; None where kept.
+        placement: where the blur acts; None where kept.
+        reason: why it is kept, as a sentence; None where converted.
+        edits: what surgery does for it.
+    """
+
+    path: str
+    call: int
+    op: str
+    rule: str
+    stride: tuple[int, ...]
+    action: str
+    form: str | None = None
+    placement: str | None = None
+    reason: str | None = None
+    edits: tuple[Edit, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A merge whose branches a conversion moved apart, by ``shift`` input samples along ``axis``."""
+
+    path: str
+    op: str
+    axis: int
+    shift: float
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """How many merges (add, cat, multiply) meet on one lattice, before and after the conversion."""
+
+    merges: int = 0
+    aligned_before: int = 0
+    aligned_after: int = 0
+    drifts: tuple[Drift, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """What there is to say, in sentences."""
+        if not self.merges:
+            return []
+        before = f"{self.aligned_before} before conversion"
+        found = [f"{self.aligned_after} of {self.merges} merges meet on one lattice ({before})"]
+        for drift in self.drifts:
+            where = f"{drift.op} in {drift.path or 'the model'}"
+            found.append(f"warning: the filter moves the branches of {where} apart by {drift.shift:g} input samples")
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Frozen steps, one per call of a sampling operation, in the order of execution.
+
+    Iterating gives the steps; it prints as a table and serialises to JSON.
+    """
+
+    recipe: Recipe
+    steps: tuple[Step, ...]
+    lattice: Lattice = Lattice()
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def converted(self) -> tuple[Step, ...]:
+        """The steps that are converted."""
+        return tuple(step for step in self.steps if step.action == "convert")
+
+    @property
+    def kept(self) -> tuple[Step, ...]:
+        """The steps that are left alone, each with its reason."""
+        return tuple(step for step in self.steps if step.action == "keep")
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """Every edit once, in order."""
+        return tuple(dict.fromkeys(edit for step in self.steps for edit in step.edits))
+
+    @property
+    def summary(self) -> str:
+        """The plan in one line."""
+        filter = self.recipe.filter if isinstance(self.recipe.filter, str) else "the given taps"
+        return (
+            f"{len(self.converted)} of {len(self)} sampling operations converted with {filter}, "
+            f"{len(self.kept)} left alone"
+        )
+
+    def to_json(self) -> str:
+        """The plan as JSON."""
+        steps = [
+            dataclasses.asdict(step)
+            | {"edits": [{"kind": type(edit).__name__} | dataclasses.asdict(edit) for edit in step.edits]}
+            for step in self.steps
+        ]
+        return json.dumps(
+            {
+                "recipe": json.loads(self.recipe.to_json()),
+                "steps": steps,
+                "lattice": dataclasses.asdict(self.lattice),
+                "notes": list(self.notes),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan that `to_json` wrote.
+
+        Raises:
+            AliasfixError: not such a plan.
+        """
+        try:
+            data = json.loads(text)
+            steps = [
+                Step(**{**step, "stride": tuple(step["stride"]), "edits": tuple(map(_edit, step["edits"]))})
+                for step in data["steps"]
+            ]
+            drifts = tuple(Drift(**drift) for drift in data["lattice"]["drifts"])
+            lattice = Lattice(**{**data["lattice"], "drifts": drifts})
+            return cls(Recipe.from_json(json.dumps(data["recipe"])), tuple(steps), lattice, tuple(data["notes"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise AliasfixError(f"this is no plan of aliasfix: {type(error).__name__} {error}") from None
+
+    def __rich__(self) -> Table:
+        caption = "\n".join([self.summary, *self.lattice.lines, *self.notes])
+        table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False)
+        for column in ("path", "operation", "stride", "action", "form", "blur, or why it is left alone"):
+            table.add_column(column, overflow="fold")
+        for step in self.steps:
+            name = step.path or "(model)"
+            path = name if step.call == 0 else f"{name} (call {step.call})"
+            stride = "x".join(map(str, step.stride))
+            table.add_row(path, step.op, stride, step.action, step.form or "", step.placement or step.reason)
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=140, color_system=None, force_terminal=False)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get().rstrip()
+
+
+def _edit(data: dict[str, object]) -> Edit:
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    if isinstance(blur := fields.get("blur"), dict):
+        fields["blur"] = Blur(**{key: tuple(value) for key, value in blur.items()})
+    return _EDITS[str(fields.pop("kind"))](**fields)  # type: ignore[arg-type]

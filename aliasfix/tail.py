@@ -1,0 +1,166 @@
+"""The per-position tail of a strided convolution: how far the blur may sink.
+
+The tail passes what acts on each position by itself (bias, normalisation with stored statistics or over channels,
+activation, dropout). It may branch and meet again, as in ``x * sigmoid(x)``; a *cut* is a node through which all of it
+passes. It stops before whatever mixes positions or is not known to keep them apart.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+_LINEAR = {
+    *("batch_norm", "layer_norm", "rms_norm", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"),
+    *("alpha_dropout", "feature_alpha_dropout", "add", "sub", "mul", "div", "true_divide", "neg", "contiguous"),
+    *("to", "float", "half", "bfloat16", "double", "type_as", "clone", "detach", "held", "permute", "transpose"),
+    *("movedim", "moveaxis", "swapaxes", "subtract", "multiply", "divide"),
+}
+_NONLINEAR = {
+    *("relu", "relu6", "gelu", "silu", "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "selu", "celu"),
+    *("prelu", "sigmoid", "tanh", "softplus", "mish", "softsign", "rrelu", "logsigmoid", "threshold", "tanhshrink"),
+    *("softshrink", "hardshrink", "clamp", "clamp_min", "clamp_max", "exp", "log", "sqrt", "rsqrt", "abs", "square"),
+    *("pow", "erf", "reciprocal", "maximum", "minimum"),
+}
+_PRODUCTS = {"mul", "multiply", "div", "true_divide", "divide"}
+_MOVES = {"permute", "transpose", "movedim", "moveaxis", "swapaxes"}
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Where the blur of one or several strided operations goes.
+
+    Args:
+        roots: the strided operations; several where parallel branches meet in an add.
+        cut: the node that the blur follows, None where no nonlinearity acts before the tail ends.
+        axes: where the spatial axes are at the cut, counted from the end.
+    """
+
+    roots: tuple[fx.Node, ...]
+    cut: fx.Node | None
+    axes: tuple[int, ...] = ()
+
+
+def kind(op: str) -> str:
+    """The operation's name without the marks of its in-place and reflected forms.
+
+    >>> kind("relu_"), kind("__iadd__"), kind("__rmul__")
+    ('relu', 'add', 'mul')
+    """
+    plain = op.strip("_")
+    if op.startswith("__") and plain[:1] in "ir" and plain[1:] in _LINEAR | _NONLINEAR:
+        return plain[1:]
+    return plain
+
+
+def find_tail(root: fx.Node, axes: int, roots: Collection[fx.Node]) -> Tail:
+    """Follow ``root`` to just after its first nonlinearity.
+
+    Args:
+        root: the strided operation.
+        axes: its number of spatial axes.
+        roots: the operations that may be blurred together with it where they meet in an add.
+    """
+    region = {root: tuple(range(-axes, 0))}
+    joined, nonlinear = [root], False
+    while True:
+        waiting = sorted({user for node in region for user in node.users if user not in region})
+        if not waiting:
+            return Tail(tuple(joined), None)
+        node = waiting[0]
+        if not nonlinear and kind(node.meta["op"]) in ("add", "sub"):
+            joined += _join(node, region, roots, axes)
+        moved = _position_axes(node, region, axes)
+        if moved is None:
+            return Tail(tuple(joined), None)
+        region[node] = moved
+        nonlinear = nonlinear or _is_nonlinear(node, region)
+        open_ends = [n for n in region if any(user not in region for user in n.users) or not n.users]
+        # Who holds an object that was changed in place does not see a blur of what the change returned.
+        seen_by_all = not any(user.meta["op"] == "held" for user in node.users if user not in region)
+        if nonlinear and open_ends == [node] and seen_by_all:
+            return Tail(tuple(joined), node, moved)
+
+
+def _variables(node: fx.Node) -> list[fx.Node]:
+    return [parent for parent in node.all_input_nodes if parent.meta["variable"]]
+
+
+def _is_nonlinear(node: fx.Node, region: dict[fx.Node, tuple[int, ...]]) -> bool:
+    op = kind(node.meta["op"])
+    return op in _NONLINEAR or (op in _PRODUCTS and sum(parent in region for parent in node.all_input_nodes) > 1)
+
+
+def _position_axes(node: fx.Node, region: dict[fx.Node, tuple[int, ...]], axes: int) -> tuple[int, ...] | None:
+    """Where the spatial axes of a per-position operation's result are, counted from the end; None if it is none."""
+    op = kind(node.meta["op"])
+    variables = _variables(node)
+    if op not in _LINEAR | _NONLINEAR or node.meta["shape"] is None or not set(variables) <= set(region):
+        return None
+    where = {region[parent] for parent in variables}
+    if len(where) != 1:
+        return None
+    (spatial,) = where
+    shape = node.meta["shape"]
+    for parent in node.all_input_nodes:
+        extent = parent.meta["shape"]
+        if extent is None or parent.meta["variable"]:
+            continue
+        if op in ("batch_norm", "prelu", "layer_norm", "rms_norm"):  # their constants lie along the channels
+            continue
+        if any(-axis <= len(extent) and extent[axis] != 1 for axis in spatial):
+            return None
+    if op == "batch_norm":
+        running_mean = node.args[1] if len(node.args) > 1 else node.kwargs.get("running_mean")
+        return spatial if running_mean is not None else None
+    if op in ("layer_norm", "rms_norm"):
+        normalized = node.args[1] if len(node.args) > 1 else node.kwargs["normalized_shape"]
+        return spatial if all(-axis > len(normalized) for axis in spatial) else None  # type: ignore[arg-type]
+    if op in _MOVES:
+        return _moved(op, node, spatial, len(shape))
+    return spatial if len(shape) == len(variables[0].meta["shape"]) else None
+
+
+def _moved(op: str, node: fx.Node, spatial: tuple[int, ...], dims: int) -> tuple[int, ...] | None:
+    """Where the spatial axes are after a permutation."""
+    order = list(range(dims))
+    arguments = list(node.args[1:]) + list(node.kwargs.values())
+    if op == "permute":
+        wanted: Sequence[object] = arguments[0] if isinstance(arguments[0], tuple | list) else arguments
+        order = [int(str(axis)) % dims for axis in wanted]
+    elif op in ("transpose", "swapaxes"):
+        a, b = (int(str(axis)) % dims for axis in arguments)
+        order[a], order[b] = order[b], order[a]
+    else:
+        return None
+    return tuple(order.index(axis % dims) - dims for axis in spatial)
+
+
+def _join(
+    node: fx.Node, region: dict[fx.Node, tuple[int, ...]], roots: Collection[fx.Node], axes: int
+) -> list[fx.Node]:
+    """Take in the branches that reach an add from other strided operations, themselves without a nonlinearity."""
+    found: list[fx.Node] = []
+    taken: dict[fx.Node, tuple[int, ...]] = {}
+    for parent in _variables(node):
+        step = parent
+        branch = []
+        while step not in region and step not in taken:
+            branch.append(step)
+            if step in roots:
+                found.append(step)
+                break
+            sources = _variables(step)
+            if kind(step.meta["op"]) not in _LINEAR or kind(step.meta["op"]) in _MOVES or len(step.users) != 1:
+                return []
+            if len(sources) != 1:
+                nested = [source for source in sources if source not in region and source not in taken]
+                if kind(step.meta["op"]) != "add" or len(nested) != 1:
+                    return []
+                sources = nested
+            step = sources[0]
+        if any(len(step.users) != 1 for step in branch):
+            return []
+        taken |= {step: tuple(range(-axes, 0)) for step in branch}
+    region |= taken
+    return found

@@ -1,0 +1,1 @@
+"""The rewrite rules, one file each; the file name is the rule's name."""

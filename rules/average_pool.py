@@ -1,0 +1,130 @@
+"""Average pooling.
+
+    AvgPool_{k,s}  =  Subsample_s ∘ Box_k   →   Subsample_s ∘ Blur_m ∘ Box_k      (average="keep")
+                                            →   Subsample_s ∘ Blur_m              (average="replace")
+
+The moving average commutes with shifts, and is itself a low-pass, but one whose side lobes alias. Kept, it is
+blurred like every other operation, and the trained phase stays; replaced, the blur takes its place, as in the
+paper.
+
+Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map. The divisor is the original's everywhere:
+``count_include_pad``, ``divisor_override``, and what ``ceil_mode`` overhangs is not counted.
+
+Weights: none.
+
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.2 (AvgPool → BlurPool).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from aliasfix.recipe import Recipe
+from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.trace import Trace
+
+from .max_pool import overhang
+
+_PARAMETERS = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+
+
+class AveragePool(Rule):
+    """``avg_pool1d/2d/3d``, as modules or functions."""
+
+    signatures = {"avg_pool1d": _PARAMETERS} | {f"avg_pool{n}d": (*_PARAMETERS, "divisor_override") for n in (2, 3)}
+    modules = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """A pool of stride above 1 that gives more than one sample."""
+        axes = spatial_axes(op)
+        kernel = per_axis(bound["kernel_size"], axes)
+        stride = per_axis(bound.get("stride") or kernel, axes)
+        if max(stride) == 1:
+            return None
+        out = (node.meta["shape"] or ())[-axes:]
+        reason = None
+        if out and max(out) == 1:
+            reason = "It averages the whole map to one sample: there is nothing left to subsample."
+        return Site(stride, kernel, reason)
+
+    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+        """The moving average at stride 1, with the original's divisors."""
+        x = bound["input"]
+        axes = spatial_axes(func.__name__)
+        kernel = per_axis(bound["kernel_size"], axes)
+        strides = per_axis(bound.get("stride") or kernel, axes)
+        padding = per_axis(bound.get("padding", 0), axes)
+        options = {k: bound[k] for k in ("count_include_pad", "divisor_override") if k in bound}
+        lengths = [x.shape[axis - axes] for axis in range(axes)]
+        extra = [
+            overhang(*window) if bound.get("ceil_mode") else 0
+            for window in zip(lengths, kernel, strides, padding, strict=True)
+        ]
+        if wrap:
+            x, padding = wrap_input(x, padding), (0,) * axes
+        if not any(extra):
+            return func(x, kernel, stride=1, padding=padding, **options)
+        borders = [n for a in reversed(range(axes)) for n in (padding[a], padding[a] + extra[a])]
+        total = func(F.pad(x, borders), kernel, stride=1) * torch.tensor(kernel).prod().item()
+        if options.get("divisor_override"):
+            return total / options["divisor_override"]
+        for axis in range(axes):
+            size = x.shape[axis - axes]
+            counted = _counts(size, kernel[axis], padding[axis], extra[axis], options.get("count_include_pad", True))
+            total = total / counted.to(total).reshape(-1, *[1] * (axes - 1 - axis))
+        return total
+
+    def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
+        """As the recipe says."""
+        return recipe.average == "replace"
+
+    def replacement_shift(self, bound: dict[str, Any], taps: tuple[int, ...]) -> tuple[float, ...]:
+        """The left of two central samples stands for a window of even size."""
+        kernel = per_axis(bound["kernel_size"], len(taps))
+        pairs = zip(super().replacement_shift(bound, taps), kernel, strict=True)
+        return tuple(shift - (0.0 if k % 2 else 0.5) for shift, k in pairs)
+
+    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: nn.Module) -> Any:
+        """The blur on the lattice of the windows' centres (the left one of two), as many samples as the pool gives."""
+        x = bound["input"]
+        axes = len(blur.stride)  # type: ignore[arg-type]
+        kernel = per_axis(bound["kernel_size"], axes)
+        strides = per_axis(bound.get("stride") or kernel, axes)
+        padding = per_axis(bound.get("padding", 0), axes)
+        start, size = [], []
+        for axis in range(axes):
+            window = (x.shape[axis - axes], kernel[axis], strides[axis], padding[axis])
+            extra = overhang(*window) if bound.get("ceil_mode") else 0
+            start.append((kernel[axis] - 1) // 2 - padding[axis])
+            size.append((window[0] + 2 * padding[axis] + extra - kernel[axis]) // strides[axis] + 1)
+        return blur(x, start=start, size=size)
+
+    cases = (
+        Case("module", lambda: nn.AvgPool2d(2)),
+        Case("padded", lambda: nn.AvgPool2d(3, 2, 1)),
+        Case("padding_not_counted", lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
+        Case("ceil_mode", lambda: nn.AvgPool2d(2, 2, ceil_mode=True), (2, 4, 15, 17)),
+        Case("ceil_mode_padded", lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True), (2, 4, 16, 17)),
+        Case(
+            "ceil_mode_not_counted",
+            lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+            (2, 4, 16, 17),
+        ),
+        Case("divisor_override", lambda: nn.AvgPool2d(3, 2, ceil_mode=True, divisor_override=5)),
+        Case("in_1d", lambda: nn.AvgPool1d(3, 2, 1), (2, 4, 17)),
+        Case("in_3d", lambda: nn.AvgPool3d(2, ceil_mode=True), (2, 4, 7, 9, 10)),
+        Case("whole_map", lambda: nn.AvgPool2d(8), (2, 4, 8, 8), kept="whole map"),
+    )
+
+
+def _counts(length: int, kernel: int, padding: int, extra: int, include_pad: bool) -> Tensor:
+    """The samples that count in each dense window along one axis: the padding or not, the overhang never."""
+    counted = torch.ones(length + 2 * padding + extra)
+    if not include_pad:
+        counted[:padding] = 0
+        counted[padding + length :] = 0
+    counted[length + 2 * padding :] = 0
+    return counted.unfold(0, kernel, 1).sum(-1)

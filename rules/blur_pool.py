@@ -1,0 +1,29 @@
+"""A blur of an earlier conversion.
+
+    Subsample_s ∘ Blur_m   stays as it is
+
+It is what the other rules rewrite to; converting it again would blur twice.
+"""
+
+from typing import Any
+
+from torch import fx, nn
+
+from aliasfix.layers import BlurPool as BlurPoolLayer
+from aliasfix.rule import Case, Rule, Site
+from aliasfix.trace import Trace
+
+
+class BlurPool(Rule):
+    """``aliasfix.functional.blur_pool``."""
+
+    signatures = {"blur_pool": ("x", "kernel", "stride", "padding", "start", "size")}
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """A blur that subsamples, always left alone."""
+        stride = tuple(bound["stride"])
+        if max(stride) == 1:
+            return None
+        return Site(stride, tuple(bound["kernel"].meta["shape"]), "It is a blur that aliasfix put there.")
+
+    cases = (Case("layer", lambda: nn.Sequential(BlurPoolLayer("tri3", (2, 2))), kept="aliasfix"),)

@@ -1,0 +1,35 @@
+"""Fractional max pooling.
+
+    FractionalMaxPool   stays as it is
+
+It draws its windows at random, so that there is no lattice to keep.
+
+Shapes: unchanged. Weights: none.
+
+Source: Graham, "Fractional Max-Pooling", 2014.
+"""
+
+from typing import Any
+
+from torch import fx, nn
+
+from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes
+from aliasfix.trace import Trace
+
+
+class FractionalPool(Rule):
+    """``fractional_max_pool2d/3d``, as modules or functions."""
+
+    signatures = {
+        f"fractional_max_pool{n}d{suffix}": ("input", "kernel_size", "output_size", "output_ratio")
+        for n in (2, 3)
+        for suffix in ("", "_with_indices")
+    }
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """Any call."""
+        axes = spatial_axes(op)
+        kernel = per_axis(bound["kernel_size"], axes)
+        return Site(kernel, kernel, "It draws its windows at random, so that there is no lattice to keep.")
+
+    cases = (Case("module", lambda: nn.FractionalMaxPool2d(2, output_ratio=0.5), kept="random"),)

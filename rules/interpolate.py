@@ -1,0 +1,94 @@
+"""Interpolation to another size.
+
+    Nearest_{↑s}  =  Box_s ∘ Zeros_s   →   Blur_m ∘ Nearest_{↑s}            (average="keep")
+                                       →   s · Blur_m ∘ Zeros_s             (average="replace")
+    Nearest_{↓s}  =  Subsample_s       →   Subsample_s ∘ Blur_m
+
+Repeating each sample s times is inserting zeros and averaging, and like an average pool it may be kept and blurred,
+or replaced by the filter, whose gain then makes up for the zeros: ``rect2`` is nearest again, ``bin4`` bilinear.
+Enlarging by a ratio that is no integer is left alone. Bilinear and bicubic interpolation is a low-pass of its own.
+
+Shapes: unchanged.
+
+Weights: none.
+
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 4.4.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx, nn
+from torch.nn import functional as F
+
+from aliasfix.layers import BlurUpsample
+from aliasfix.recipe import Recipe
+from aliasfix.rule import Case, Rule, Site
+from aliasfix.trace import Trace
+
+
+class Interpolate(Rule):
+    """``interpolate``, as ``nn.Upsample`` or the function."""
+
+    signatures = {"interpolate": ("input", "size", "scale_factor", "mode", "align_corners")}
+    replacement = BlurUpsample
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """A change of size; by an integer and to the nearest sample it may be converted."""
+        axes = len(node.meta["shape"]) - 2
+        old, new = bound["input"].meta["shape"][-axes:], node.meta["shape"][-axes:]
+        if old == new:
+            return None
+        up = all(n >= o for o, n in zip(old, new, strict=True))
+        ratio = tuple(-(-max(o, n) // min(o, n)) for o, n in zip(old, new, strict=True))
+        whole = up and all(n % o == 0 for o, n in zip(old, new, strict=True))
+        whole = whole or all(o % n == 0 for o, n in zip(old, new, strict=True))
+        mode = bound.get("mode", "nearest")
+        reason = None
+        if not mode.startswith("nearest"):
+            reason = f"Interpolation of mode {mode} is a low-pass of its own."
+        elif not whole:
+            reason = "The ratio of the sizes is no integer, so that no one filter fits all samples."
+        return Site(ratio, reason=reason, enlarges=up or reason is not None, before=not up)
+
+    def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
+        """Where it enlarges and the recipe says so."""
+        scale, size = bound.get("scale_factor"), bound.get("size")
+        last: Any = scale if scale is not None else size
+        last = last[-1] if isinstance(last, tuple | list) else last
+        least = 1 if scale is not None else bound["input"].meta["shape"][-1]
+        return recipe.average == "replace" and bool(last > least)
+
+    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: nn.Module) -> Any:
+        """Zero insertion and the filter."""
+        return blur(bound["input"])
+
+    def replacement_shift(self, bound: dict[str, Any], taps: tuple[int, ...]) -> tuple[float, ...]:
+        """Half a sample of the output where taps and rate do not add up to an even number."""
+        old, size, scale = bound["input"].meta["shape"][-len(taps) :], bound.get("size"), bound.get("scale_factor")
+        given: Any = scale if scale is not None else size
+        each = tuple(given) if isinstance(given, tuple | list) else (given,) * len(taps)
+        rates = each if scale is not None else tuple(n / o for n, o in zip(each, old, strict=True))
+        return tuple(0.5 / r if (m + r) % 2 else 0.0 for m, r in zip(taps, rates, strict=True))
+
+    cases = (
+        Case("upsample", lambda: nn.Upsample(scale_factor=2)),
+        Case("nearest_exact", lambda: nn.Upsample(scale_factor=3, mode="nearest-exact")),
+        Case("in_1d", lambda: nn.Upsample(scale_factor=2), (2, 4, 9)),
+        Case("in_3d", lambda: nn.Upsample(scale_factor=2), (2, 4, 3, 4, 5)),
+        Case("function", lambda: _Resize(2.0)),
+        Case("downsampling", lambda: _Resize(0.5)),
+        Case("bilinear", lambda: nn.Upsample(scale_factor=2, mode="bilinear"), kept="bilinear"),
+        Case("no_integer", lambda: _Resize(1.5), kept="no integer"),
+    )
+
+
+class _Resize(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Any) -> Any:
+        """A function call between a convolution and a nonlinearity."""
+        return F.relu(F.interpolate(self.conv(x), scale_factor=self.scale))

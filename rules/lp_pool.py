@@ -1,0 +1,57 @@
+"""Power-average pooling.
+
+    LPPool_{k,s}  =  Subsample_s ∘ LP_k   →   Subsample_s ∘ Blur_m ∘ LP_k
+
+LP_k at stride 1, the p-norm of a window, commutes with shifts; keeping every s-th aliases. The norm is itself the
+nonlinearity, so the blur follows directly.
+
+Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map.
+
+Weights: none.
+
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, equation 6, with the norm in the
+place of the maximum.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes
+from aliasfix.trace import Trace
+
+from .average_pool import AveragePool
+
+_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+class LPPool(Rule):
+    """``lp_pool1d/2d/3d``, as modules or functions."""
+
+    signatures = {f"lp_pool{n}d": ("input", "norm_type", "kernel_size", "stride", "ceil_mode") for n in (1, 2, 3)}
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """A pool of stride above 1."""
+        axes = spatial_axes(op)
+        kernel = per_axis(bound["kernel_size"], axes)
+        stride = per_axis(bound.get("stride") or kernel, axes)
+        return None if max(stride) == 1 else Site(stride, kernel)
+
+    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+        """The norm at stride 1, as torch computes it: from the average of the powers."""
+        axes = spatial_axes(func.__name__)
+        kernel = per_axis(bound["kernel_size"], axes)
+        power = float(bound["norm_type"])
+        window: dict[str, Any] = {k: bound[k] for k in ("kernel_size", "stride", "ceil_mode") if k in bound}
+        powers = {"input": bound["input"].pow(power), **window}
+        mean = AveragePool().dense(_AVERAGE[axes], powers, stride, wrap)
+        return (torch.sign(mean) * F.relu(mean.abs())).mul(torch.tensor(kernel).prod().item()).pow(1 / power)
+
+    cases = (
+        Case("module", lambda: nn.LPPool2d(2, 2)),
+        Case("ceil_mode", lambda: nn.LPPool2d(2, 3, 2, ceil_mode=True)),
+        Case("in_1d", lambda: nn.LPPool1d(2, 3, 2), (2, 4, 17)),
+    )

@@ -1,0 +1,101 @@
+"""Max pooling.
+
+    MaxPool_{k,s}  =  Subsample_s ∘ Max_k   →   Subsample_s ∘ Blur_m ∘ Max_k
+
+Max_k at stride 1 commutes with shifts; keeping every s-th maximum aliases, because the maximum of a window has
+frequencies up to the input's own Nyquist rate. The maximum is itself the nonlinearity, so the blur follows
+directly.
+
+Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map. Under ``ceil_mode`` the dense map goes on to the right as
+far as the strided one reaches, with windows that overhang the input by −∞.
+
+Weights: none.
+
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.2, equation 6.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from aliasfix.recipe import Recipe
+from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.trace import Trace
+
+_PARAMETERS = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+
+
+class MaxPool(Rule):
+    """``max_pool1d/2d/3d``, as modules or functions."""
+
+    signatures = {f"max_pool{n}d": _PARAMETERS for n in (1, 2, 3)} | {
+        f"max_pool{n}d_with_indices": _PARAMETERS for n in (1, 2, 3)
+    }
+    modules = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """A pool of stride above 1; one that returns indices is left alone."""
+        axes = spatial_axes(op)
+        kernel = per_axis(bound["kernel_size"], axes)
+        stride = per_axis(bound.get("stride") or kernel, axes)
+        if max(stride) == 1:
+            return None
+        dilation = per_axis(bound.get("dilation", 1), axes)
+        reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+        return Site(stride, reach)
+
+    def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
+        """With indices, of which there is one a strided sample."""
+        return op.endswith("with_indices")
+
+    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: nn.Module) -> Any:
+        """The blurred dense maximum, and the strided pool's indices for the unpooling that is to use them."""
+        _, indices = func(**bound)
+        return blur(self.dense(func, bound, (1,), wrap=False)[0]), indices
+
+    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+        """The pool at stride 1, extended to the right where ``ceil_mode`` reaches further."""
+        x = bound["input"]
+        axes = spatial_axes(func.__name__)
+        kernel = per_axis(bound["kernel_size"], axes)
+        strides = per_axis(bound.get("stride") or kernel, axes)
+        padding = per_axis(bound.get("padding", 0), axes)
+        dilation = per_axis(bound.get("dilation", 1), axes)
+        ceil_mode = bound.get("ceil_mode", False)
+        extra = []
+        for axis in range(axes):
+            span = dilation[axis] * (kernel[axis] - 1) + 1
+            extra.append(overhang(x.shape[axis - axes], span, strides[axis], padding[axis]) if ceil_mode else 0)
+        if wrap:
+            x, padding = wrap_input(x, padding), (0,) * axes
+        if any(extra):
+            x = F.pad(x, [n for amount in reversed(extra) for n in (0, amount)], value=-torch.inf)
+        return func(x, kernel, stride=1, padding=padding, dilation=dilation)
+
+    cases = (
+        Case("module", lambda: nn.MaxPool2d(3, 2, 1)),
+        Case("kernel_of_stride", lambda: nn.MaxPool2d(2)),
+        Case("ceil_mode", lambda: nn.MaxPool2d(3, 2, ceil_mode=True), (2, 4, 16, 17)),
+        Case("ceil_mode_last_window_dropped", lambda: nn.MaxPool2d(2, 3, 1, ceil_mode=True), (2, 4, 16, 17)),
+        Case("dilated", lambda: nn.MaxPool2d(3, 2, 1, dilation=2)),
+        Case("one_axis", lambda: nn.MaxPool2d((2, 1), (2, 1))),
+        Case("stride_3", lambda: nn.MaxPool2d(3, 3)),
+        Case("in_1d", lambda: nn.MaxPool1d(3, 2, 1), (2, 4, 17)),
+        Case("in_3d", lambda: nn.MaxPool3d(3, 2, 1), (2, 4, 8, 9, 10)),
+        Case("with_indices", lambda: nn.MaxPool2d(2, return_indices=True)),
+        Case("with_indices_ceil_mode", lambda: nn.MaxPool2d(3, 2, ceil_mode=True, return_indices=True), (2, 4, 16, 17)),
+    )
+
+
+def overhang(length: int, span: int, stride: int, padding: int) -> int:
+    """How many samples ``ceil_mode`` reaches past the padded input, along one axis.
+
+    As torch defines it: the last window must start inside the input or its left padding.
+    """
+    count = -(-(length + 2 * padding - span) // stride) + 1
+    if (count - 1) * stride >= length + padding:
+        count -= 1
+    return max(0, (count - 1) * stride + span - length - 2 * padding)

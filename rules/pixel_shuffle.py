@@ -1,0 +1,37 @@
+"""Pixel shuffle: channels to space.
+
+    Shuffle_s   →   Blur_m ∘ Shuffle_s
+
+The s² channels that become neighbours were computed by different weights, and their differences repeat with period
+s: a checkerboard. A blur of gain 1 at the high resolution takes off what repeats.
+
+Shapes: unchanged, (N, C s², H, W) → (N, C, H s, W s).
+
+Weights: none.
+
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 4.4, applied to the sub-
+pixel convolution of Shi et al., CVPR 2016.
+"""
+
+from typing import Any
+
+from torch import fx, nn
+
+from aliasfix.rule import Case, Rule, Site
+from aliasfix.trace import Trace
+
+
+class PixelShuffle(Rule):
+    """``pixel_shuffle``, as module or function."""
+
+    signatures = {"pixel_shuffle": ("input", "upscale_factor")}
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """Any shuffle by more than 1."""
+        factor = bound["upscale_factor"]
+        return None if factor == 1 else Site((factor, factor), enlarges=True)
+
+    cases = (
+        Case("module", lambda: nn.PixelShuffle(2)),
+        Case("by_3", lambda: nn.Sequential(nn.Conv2d(4, 18, 3), nn.PixelShuffle(3), nn.ReLU())),
+    )

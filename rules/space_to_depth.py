@@ -1,0 +1,106 @@
+"""Space to depth: neighbouring samples to channels.
+
+    Gather_s   →   Gather_s ∘ Blur_m
+
+A patch of s x s samples becomes s² channels, by a reshape and a permutation (Swin's patch merging in timm) or by
+``pixel_unshuffle``. Nothing is lost, but each channel is the map subsampled at another phase, and what follows
+mixes them at the low rate only. The blur goes before the gather. As the first operation of a model it is a patch
+embedding, or a stem, and the stem policy holds.
+
+Shapes: unchanged; the axes split are the spatial ones, wherever they are.
+
+Weights: none.
+
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.1; Liu et al., "Swin
+Transformer", ICCV 2021, section 3.1, for the patch merging.
+"""
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from aliasfix.rule import Case, Rule, Site
+from aliasfix.trace import Trace
+
+_RESHAPES = {"reshape", "view", "flatten", "unflatten"}
+
+
+class SpaceToDepth(Rule):
+    """``reshape`` … ``permute`` … ``reshape``, and ``pixel_unshuffle``, as module or function."""
+
+    signatures = {"pixel_unshuffle": ("input", "downscale_factor"), "reshape": ("input",), "view": ("input",)}
+    stem = True
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """A gather of s x s samples into the channels."""
+        if not node.meta["variable"] or node.meta["shape"] is None:
+            return None
+        if op == "pixel_unshuffle":
+            factor = bound["downscale_factor"]
+            found = (factor, (-2, -1)) if factor > 1 else None
+        else:
+            found = _gathered(node)
+        if found is None:
+            return None
+        stride, axes = (found[0],) * 2, found[1]
+        reason = None
+        if bound["input"].meta["op"] == "blur_pool":
+            reason = "Its input is blurred by aliasfix already."
+        return Site(stride, stride, reason, before=True, axes=() if axes == (-2, -1) else axes)
+
+    cases = (
+        Case("swin_in_timm", lambda: _PatchMerging(), (2, 4, 16, 20), multiple=4),
+        Case(
+            "pixel_unshuffle", lambda: nn.Sequential(nn.MaxPool2d(2), nn.PixelUnshuffle(2)), (2, 4, 16, 20), multiple=4
+        ),
+        Case("patch_embedding", lambda: nn.Sequential(nn.PixelUnshuffle(4), nn.ReLU()), (2, 4, 16, 20), kept="patch"),
+    )
+
+
+def _gathered(node: fx.Node) -> tuple[int, tuple[int, int]] | None:
+    """The patch size and the spatial axes, counted from the end, of a reshape that starts a space to depth.
+
+    Two neighbouring axes n are split into (n/s, s), and after a permutation both s end in the axis of the channels;
+    in a window partition, which begins alike, they do not.
+    """
+    source = node.all_input_nodes[0].meta["shape"] if node.all_input_nodes else None
+    shape = node.meta["shape"]
+    if source is None or len(source) != 4 or len(shape) != 6:
+        return None
+    chain = node
+    while len(chain.users) == 1:
+        chain = next(iter(chain.users))
+        if chain.meta["op"] in _RESHAPES:
+            break
+        if chain.meta["op"] not in ("permute", "transpose", "contiguous"):
+            return None
+    end = chain.meta["shape"]
+    for first, channels in ((1, 3), (2, 1)):
+        split = (*source[:first], *shape[first : first + 4], *source[first + 2 :])
+        rate = shape[first + 1]
+        if split != shape or rate < 2 or shape[first + 3] != rate or shape[first] * rate != source[first]:
+            continue
+        merged = source[channels] * rate * rate
+        if (
+            end is not None
+            and len(end) > 2
+            and merged in (end[-1], end[1])
+            and rate * shape[first + 2] == source[first + 1]
+        ):
+            return rate, (first - 4, first - 3)
+    return None
+
+
+class _PatchMerging(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(2)
+        self.norm = nn.LayerNorm(16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """An NHWC map, split, permuted and flattened."""
+        x = self.pool(x).permute(0, 2, 3, 1)
+        batch, height, width, channels = x.shape
+        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return torch.as_tensor(self.norm(x))

@@ -1,0 +1,89 @@
+"""Slicing an image along both axes.
+
+    x[…, a::s, b::s]  =  Subsample_s   →   Subsample_s ∘ Blur_m
+
+Keeping every s-th row and column is subsampling without any operation before it, as in the patch merging of Swin
+(four slices of one map) and in some shortcuts. The blur goes before the slice, at the full resolution, so that
+slices at different offsets share one blurred map. A slice along a single axis splits a table (rotary embeddings),
+and is no sampling.
+
+Shapes: unchanged; the axes sliced are the spatial ones, wherever they are.
+
+Weights: none.
+
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.1; Liu et al., "Swin
+Transformer", ICCV 2021, section 3.1, for the patch merging.
+"""
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from aliasfix.rule import Case, Rule, Site
+from aliasfix.trace import Trace
+
+
+class SpatialSlice(Rule):
+    """``x[…]`` with a step along two axes or more."""
+
+    signatures = {"__getitem__": ("input", "index")}
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """A slice of something that depends on the input, with steps along two axes."""
+        shape = bound["input"].meta["shape"]
+        if not node.meta["variable"] or shape is None or not isinstance(bound["index"], tuple):
+            return None
+        steps = _steps(bound["index"], len(shape))
+        if len(steps) < 2 or any(step < 2 for step in steps.values()):
+            return None
+        axes = tuple(sorted(axis - len(shape) for axis in steps))
+        stride = tuple(steps[axis + len(shape)] for axis in axes)
+        if bound["input"].meta["op"] == "blur_pool":
+            return Site(stride, reason="Its input is blurred by aliasfix already.", axes=axes)
+        return Site(stride, stride, before=True, axes=axes)
+
+    cases = (
+        Case("shortcut", lambda: _Slice()),
+        Case("four_of_one_map", lambda: _PatchMerging(), (2, 8, 10, 4), multiple=2),
+    )
+
+
+def _steps(index: tuple[Any, ...], dims: int) -> dict[int, int]:
+    """The slices with a step above 1, by axis; nothing where the index has more than slices and integers."""
+    given = [part for part in index if part is not None]
+    if any(not isinstance(part, slice | int) and part is not Ellipsis for part in given):
+        return {}
+    position = 0
+    steps: dict[int, int] = {}
+    for part in given:
+        if part is Ellipsis:
+            position += dims - (len(given) - 1)
+            continue
+        if isinstance(part, slice) and isinstance(part.step, int) and part.step > 1:
+            steps[position] = part.step
+        position += 1
+    return steps
+
+
+class _Slice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A shortcut without parameters."""
+        return torch.mul(self.conv(x)[:, :, ::2, ::2], 2)
+
+
+class _PatchMerging(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+        self.reduction = nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Four slices of an NHWC map."""
+        x = self.norm(x)
+        parts = [x[..., a::2, b::2, :] for b in (0, 1) for a in (0, 1)]
+        return torch.as_tensor(self.reduction(torch.cat(parts, -1)))

@@ -1,0 +1,90 @@
+"""Strided convolution.
+
+    σ ∘ Conv_{k,s}  =  σ ∘ Subsample_s ∘ Conv_k   →   Subsample_s ∘ Blur_m ∘ σ ∘ Conv_k        (dense)
+        Conv_{k,s}                                →   Conv_{k,s} ∘ Blur_m                      (blur-first)
+    σ ∘ Conv_{k,4}                                →   Subsample_2 ∘ Blur_m ∘ σ ∘ Conv_{k,2}    (split: stems, σ or none)
+
+Conv_k at stride 1 commutes with shifts; keeping every s-th sample of it aliases. The blur sinks behind the first
+nonlinearity σ, which makes new high frequencies. Where no nonlinearity follows, the blur commutes with the
+convolution and goes first, so that nothing is computed only to be dropped; before a 1x1 convolution it subsamples,
+too.
+
+Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map.
+
+Weights: the convolution's own, untouched.
+
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.2, equation 7; AlexNet's
+stem there in section A.1.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx, nn
+
+from aliasfix.lowpass import is_low_pass
+from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.trace import Trace
+
+_PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+
+
+class StridedConv(Rule):
+    """``conv1d/2d/3d``, dense, grouped, depthwise or dilated, as modules or functions."""
+
+    signatures = {f"conv{n}d": _PARAMETERS for n in (1, 2, 3)}
+    modules = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    sinks = True
+    stem = True
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """A convolution of stride above 1."""
+        axes = spatial_axes(op)
+        stride = per_axis(bound.get("stride", 1), axes)
+        if max(stride) == 1:
+            return None
+        dilation = per_axis(bound.get("dilation", 1), axes)
+        size = bound["weight"].meta["shape"][-axes:]
+        reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, size, strict=True))
+        reason = None
+        if is_low_pass(trace, bound["weight"], bound.get("groups", 1)):
+            reason = "It is a low-pass filter with a fixed kernel already."
+        elif bound["input"].meta["op"] == "blur_pool":
+            reason = "Its input is blurred by aliasfix already."
+        return Site(stride, reach, reason)
+
+    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+        """The convolution at ``stride``, 1 unless split or blurred before."""
+        axes = spatial_axes(func.__name__)
+        x, padding = bound["input"], bound.get("padding", 0)
+        if wrap and not isinstance(padding, str):
+            x, padding = wrap_input(x, per_axis(padding, axes)), 0
+        options = {k: bound[k] for k in ("bias", "dilation", "groups") if k in bound}
+        return func(x, bound["weight"], stride=stride, padding=padding, **options)
+
+    cases = (
+        Case("then_relu", lambda: _after_stem(nn.Conv2d(4, 6, 3, 2, 1), nn.ReLU())),
+        Case("then_norm_relu", lambda: _after_stem(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True))),
+        Case("grouped", lambda: _after_stem(nn.Conv2d(4, 8, 3, 2, 1, groups=2), nn.GELU())),
+        Case("depthwise", lambda: _after_stem(nn.Conv2d(4, 4, 5, 2, 2, groups=4), nn.BatchNorm2d(4), nn.Hardswish())),
+        Case("dilated", lambda: _after_stem(nn.Conv2d(4, 6, 3, 2, 2, dilation=2), nn.SiLU())),
+        Case("even_kernel", lambda: _after_stem(nn.Conv2d(4, 6, 4, 2, 1), nn.LeakyReLU(0.2))),
+        Case("one_axis", lambda: _after_stem(nn.Conv2d(4, 6, 3, (1, 2), 1), nn.ReLU())),
+        Case("stride_3", lambda: _after_stem(nn.Conv2d(4, 6, 5, 3, 2), nn.ReLU())),
+        Case("shortcut", lambda: _after_stem(nn.Conv2d(4, 6, 1, 2), nn.BatchNorm2d(6))),
+        Case("patch_merging", lambda: _after_stem(nn.Conv2d(4, 6, 2, 2))),
+        Case("before_group_norm", lambda: _after_stem(nn.Conv2d(4, 6, 3, 2, 1), nn.GroupNorm(2, 6), nn.ReLU())),
+        Case("circular", lambda: _after_stem(nn.Conv2d(4, 6, 3, 2, 1, padding_mode="circular"), nn.ReLU())),
+        Case("in_1d", lambda: _after_stem(nn.Conv1d(4, 6, 3, 2, 1), nn.ReLU(), axes=1), (2, 4, 33)),
+        Case("in_3d", lambda: _after_stem(nn.Conv3d(4, 6, 3, 2, 1), nn.ReLU(), axes=3), (2, 4, 9, 10, 11)),
+        Case("overlapping_stem", lambda: nn.Sequential(nn.Conv2d(4, 6, 11, 4, 2), nn.ReLU()), (2, 4, 33, 40)),
+        Case("overlapping_stem_alone", lambda: nn.Sequential(nn.Conv2d(4, 6, 7, 4, 3)), (2, 4, 33, 40)),
+        Case("stem", lambda: nn.Sequential(nn.Conv2d(4, 6, 7, 2, 3), nn.ReLU()), kept="stem"),
+        Case("patch_embedding", lambda: nn.Sequential(nn.Conv2d(4, 6, 4, 4)), kept="patch"),
+    )
+
+
+def _after_stem(*layers: nn.Module, axes: int = 2) -> nn.Module:
+    """The layers behind a max pool, so that they are no stem."""
+    pool = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[axes - 1]
+    return nn.Sequential(pool(2, 1), pool(2), *layers)

@@ -1,0 +1,63 @@
+"""Transposed convolution.
+
+    ConvTranspose_{k,s}  =  Conv_k ∘ Zeros_s   →   Blur_m ∘ Conv_k ∘ Zeros_s
+
+Inserting zeros copies the spectrum s times; the kernel removes the copies only as well as it was trained to, and
+where s does not divide k it leaves a checkerboard. The operation already is zero insertion and a convolution, so a
+blur of gain 1 after it, at the high resolution, is the low-pass that the paper asks for.
+
+Shapes: unchanged, whatever ``output_padding``.
+
+Weights: the convolution's own, untouched.
+
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 4.4.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx, nn
+
+from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.trace import Trace
+
+_PARAMETERS = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+_DEFAULTS = {"padding": 0, "output_padding": 0, "dilation": 1}
+
+
+class TransposedConv(Rule):
+    """``conv_transpose1d/2d/3d``, as modules or functions."""
+
+    signatures = {f"conv_transpose{n}d": _PARAMETERS for n in (1, 2, 3)}
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """A transposed convolution of stride above 1."""
+        stride = per_axis(bound.get("stride", 1), spatial_axes(op))
+        return None if max(stride) == 1 else Site(stride, enlarges=True)
+
+    def pads(self, bound: dict[str, Any]) -> bool:
+        """Always: its border samples miss the neighbours outside."""
+        return True
+
+    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+        """The same operation, with its input wrapped around far enough that no output sample misses a neighbour."""
+        axes = spatial_axes(func.__name__)
+        x, weight = bound["input"], bound["weight"]
+        options = {name: per_axis(bound.get(name, default), axes) for name, default in _DEFAULTS.items()}
+        span = [d * (k - 1) for d, k in zip(options["dilation"], weight.shape[-axes:], strict=True)]
+        reach = tuple(-(-s // step) for s, step in zip(span, stride, strict=True))
+        others = {name: bound[name] for name in ("bias", "groups") if name in bound}
+        whole = func(wrap_input(x, reach), weight, stride=stride, dilation=options["dilation"], **others)
+        for axis in range(axes):
+            before, extra = options["padding"][axis], options["output_padding"][axis]
+            length = (x.shape[axis - axes] - 1) * stride[axis] - 2 * before + span[axis] + 1 + extra
+            whole = whole.narrow(axis - axes, before + reach[axis] * stride[axis], length)
+        return whole
+
+    cases = (
+        Case("kernel_4", lambda: nn.ConvTranspose2d(4, 3, 4, 2, 1)),
+        Case("output_padding", lambda: nn.Sequential(nn.ConvTranspose2d(4, 3, 3, 2, 1, 1), nn.ReLU())),
+        Case("stride_3", lambda: nn.ConvTranspose2d(4, 3, 3, 3)),
+        Case("in_1d", lambda: nn.ConvTranspose1d(4, 3, 4, 2, 1), (2, 4, 9)),
+        Case("in_3d", lambda: nn.ConvTranspose3d(4, 3, 2, 2), (2, 4, 3, 4, 5)),
+    )

@@ -1,0 +1,33 @@
+"""Unfolding into patches.
+
+    Unfold_{k,s}   stays as it is
+
+It lays out whole patches for what follows; whether that samples is decided there, not here.
+
+Shapes: unchanged. Weights: none.
+"""
+
+from typing import Any
+
+from torch import fx, nn
+
+from aliasfix.rule import Case, Rule, Site, per_axis
+from aliasfix.trace import Trace
+
+
+class Unfold(Rule):
+    """``unfold`` of an image, as module or function."""
+
+    signatures = {"unfold": ("input", "kernel_size", "dilation", "padding", "stride")}
+
+    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+        """An ``im2col`` of stride above 1 (``Tensor.unfold`` is another function of the same name)."""
+        if "kernel_size" not in bound or len(bound) < 5:
+            return None
+        stride = per_axis(bound["stride"], 2)
+        kernel = per_axis(bound["kernel_size"], 2)
+        if max(stride) == 1:
+            return None
+        return Site(stride, kernel, "It lays out whole patches, of which nothing is dropped here.")
+
+    cases = (Case("module", lambda: nn.Unfold(3, stride=2), kept="patches"),)
