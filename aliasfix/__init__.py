@@ -1,0 +1,35 @@
+"""Anti-alias any trained PyTorch network, keeping its weights."""
+
+from . import filters, registration
+from .comparison import Comparison, FilterSweep, compare, compare_filters
+from .conversion import convert, inspect, report, revert
+from .errors import AliasfixError, LatticeWarning, NoEffectWarning
+from .plan import Plan, Step
+from .recipe import Recipe
+from .store import load, save
+from .verify import Verification, verify
+from .version import __version__ as __version__
+
+registration.install()
+
+__all__ = [
+    "AliasfixError",
+    "Comparison",
+    "FilterSweep",
+    "LatticeWarning",
+    "NoEffectWarning",
+    "Plan",
+    "Recipe",
+    "Step",
+    "Verification",
+    "compare",
+    "compare_filters",
+    "convert",
+    "filters",
+    "inspect",
+    "load",
+    "report",
+    "revert",
+    "save",
+    "verify",
+]

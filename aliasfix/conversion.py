@@ -1,0 +1,201 @@
+"""The public conversion: recipe → trace → plan → surgery."""
+
+import copy
+import glob
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn.parameter import UninitializedParameter
+
+from . import surgery
+from .errors import AliasfixError, LatticeWarning, NoEffectWarning
+from .example import traces
+from .layers import BlurPool
+from .plan import Plan
+from .planner import make_plan
+from .recipe import Recipe
+
+Selection = str | Sequence[str] | Callable[[nn.Module, str], bool] | None
+
+
+def convert(
+    model: nn.Module,
+    filter: str | Sequence[float] = "tri3",
+    *,
+    example_input: Any = None,
+    padding: str = "reflect",
+    stem: str = "paper",
+    average: str = "keep",
+    include: Selection = None,
+    exclude: Selection = None,
+    recipe: Recipe | None = None,
+    inplace: bool = False,
+) -> nn.Module:
+    """Anti-alias every sampling operation of a model, keeping its weights (Zhang, ICML 2019).
+
+    Args:
+        model: any module; its class, methods, parameters and state_dict keys stay.
+        filter, padding, stem, average: see `Recipe`.
+        example_input: what to trace the model with, a tensor, a tuple of positional arguments, or a dict of keyword
+            arguments. Without it the model's own configuration is asked, else an image is guessed.
+        include, exclude: module-path globs, or a predicate of (module, path).
+        recipe: all options at once.
+        inplace: change the very object given, and no copy of the weights is made.
+
+    Returns:
+        The converted model: a copy, or ``model`` itself with ``inplace``.
+
+    Raises:
+        AliasfixError: a mistake in the options, a model that does not run on the example input, or that was
+            converted by another recipe; the model is left as it was.
+
+    Warns:
+        NoEffectWarning: nothing in the model is converted.
+        LatticeWarning: an even filter moves branches that meet by half a sample.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2))
+    >>> convert(model, "tri3")(torch.ones(1, 3, 16, 16)).shape
+    torch.Size([1, 8, 7, 7])
+    """
+    options = _recipe(model, recipe, filter, padding, stem, average, include, exclude)
+    done = surgery.executed(model)
+    if done is not None and done.recipe != options:
+        raise AliasfixError(
+            f"the model was converted with {done.recipe}; take that back first with aliasfix.revert(model)"
+        )
+    plan = done if done is not None else _plan(model, options, example_input)
+    if not inplace:
+        model = _copy(model)
+    if done is not None:
+        return model
+    if not plan.converted:
+        reason = plan.kept[0].reason if plan.kept else "No operation in it samples."
+        warnings.warn(f"nothing to convert in {type(model).__name__}: {reason}", NoEffectWarning, stacklevel=2)
+        return model
+    if plan.lattice.drifts:
+        drift = plan.lattice.drifts[0]
+        warnings.warn(
+            f"{len(plan.lattice.drifts)} merges meet branches that the even filter moved apart, first in "
+            f"{drift.path or 'the model'} by {drift.shift:g} input samples",
+            LatticeWarning,
+            stacklevel=2,
+        )
+    surgery.apply(model, plan)
+    return model
+
+
+def inspect(
+    model: nn.Module,
+    filter: str | Sequence[float] = "tri3",
+    *,
+    example_input: Any = None,
+    padding: str = "reflect",
+    stem: str = "paper",
+    average: str = "keep",
+    include: Selection = None,
+    exclude: Selection = None,
+    recipe: Recipe | None = None,
+) -> Plan:
+    """What `convert` would do, and why: the dry run, with the same options.
+
+    Returns:
+        A `Plan`: iterate it for the steps, print it for a table.
+
+    >>> [(step.path, step.action) for step in inspect(nn.Sequential(nn.MaxPool2d(2)))]
+    [('0', 'convert')]
+    """
+    return _plan(model, _recipe(model, recipe, filter, padding, stem, average, include, exclude), example_input)
+
+
+def report(model: nn.Module) -> Plan | None:
+    """The executed plan of a converted model, None if it never was converted.
+
+    >>> report(nn.Sequential()) is None
+    True
+    """
+    return surgery.executed(model)
+
+
+def revert(model: nn.Module, inplace: bool = False) -> nn.Module:
+    """The original function back, bit for bit, with the current weights.
+
+    Raises:
+        AliasfixError: the model is not a converted one.
+
+    >>> model = revert(convert(nn.Sequential(nn.MaxPool2d(2))))
+    >>> model
+    Sequential(
+      (0): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)
+    )
+    """
+    _refuse(model)
+    plan = surgery.executed(model)
+    if plan is None:
+        raise AliasfixError("the model is not a converted one: aliasfix.report(model) is None")
+    if not inplace:
+        model = _copy(model)
+    surgery.undo(model, plan)
+    return model
+
+
+def _recipe(
+    model: nn.Module,
+    recipe: Recipe | None,
+    filter: str | Sequence[float],
+    padding: str,
+    stem: str,
+    average: str,
+    include: Selection,
+    exclude: Selection,
+) -> Recipe:
+    _refuse(model)
+    given = Recipe(filter, padding, stem, average, _paths(model, include), _paths(model, exclude))
+    if recipe is None:
+        return given
+    if given != Recipe():
+        raise AliasfixError("recipe= holds all options: give it alone, or the options without it")
+    return recipe
+
+
+def _paths(model: nn.Module, selection: Selection) -> Sequence[str] | None:
+    if callable(selection):
+        named = [(path, m) for path, m in model.named_modules() if not isinstance(m, BlurPool)]
+        return tuple(glob.escape(path) for path, module in named if selection(module, path))
+    return selection
+
+
+def _plan(model: nn.Module, recipe: Recipe, example_input: Any) -> Plan:
+    recorded, notes, _ = traces(model, example_input)
+    return make_plan(model, recipe, recorded, notes)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise AliasfixError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); use inplace=True"
+        ) from error
+
+
+def _refuse(model: nn.Module) -> None:
+    """Stop at what Python does not run as a plain module, and say what to convert instead."""
+    if not isinstance(model, nn.Module):
+        raise AliasfixError(f"aliasfix takes a torch.nn.Module, not a {type(model).__name__}")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise AliasfixError(f"the model is wrapped in {type(model).__name__}: convert model.module, then wrap it")
+    if isinstance(model, fx.GraphModule):
+        raise AliasfixError("the model is an FX graph: convert the model it was traced from, then trace it")
+    for path, module in model.named_modules():
+        what = f"the part {path!r}" if path else "the model"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise AliasfixError(f"{what} is scripted: convert the Python module it was made from, then script it")
+        if isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
+            raise AliasfixError(f"{what} is compiled: convert what it was made from (its _orig_mod), then compile it")
+        if module._compiled_call_impl is not None:
+            raise AliasfixError(f"{what} is compiled in place: convert first, then compile it")
+        if any(isinstance(p, UninitializedParameter) for p in module._parameters.values()):
+            raise AliasfixError(f"{what} is a lazy layer, uninitialized: run the model once, then convert")

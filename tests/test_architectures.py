@@ -1,0 +1,163 @@
+"""The laws on real architectures: the identity under ``delta1``, shapes, classes and state_dict keys."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import aliasfix
+from aliasfix.account import unaccounted
+
+from .drawing import draw, scale_error
+
+TORCHVISION = (
+    *("alexnet", "vgg16_bn", "resnet18", "resnet50", "densenet121", "mobilenet_v2", "mobilenet_v3_small"),
+    *("googlenet", "inception_v3", "shufflenet_v2_x1_0", "squeezenet1_1", "efficientnet_b0"),
+    *("regnet_y_400mf", "convnext_tiny", "mnasnet1_0"),
+)
+TIMM = (
+    *("resnet50", "resnetv2_50", "resnet50d", "tf_efficientnet_lite0", "efficientnet_b0"),
+    *("mobilenetv3_large_100", "regnety_004", "convnext_tiny", "densenet121", "dla34", "legacy_senet154"),
+    *("nf_resnet50", "repvgg_a0", "hrnet_w18_small", "ghostnet_100"),
+)
+SWIN = "timm:swin_tiny_patch4_window7_224"
+ARCHITECTURES = [f"torchvision:{name}" for name in TORCHVISION] + [f"timm:{name}" for name in TIMM] + [SWIN]
+
+Size = tuple[int, int]
+ODD, SMALL = (193, 250), (97, 130)
+#: Architectures that refuse one of these sizes, with the sizes they are tested at instead.
+INSTEAD = {
+    "torchvision:alexnet": (ODD, ODD),
+    "torchvision:inception_v3": (ODD, ODD),
+    "timm:dla34": ((192, 256), (96, 128)),  # every side must be a multiple of 32
+    "timm:hrnet_w18_small": ((192, 256), (96, 128)),
+    SWIN: ((224, 224), (224, 224)),
+}
+
+
+@dataclass
+class Converted:
+    """An architecture with drawn weights, and what two conversions make of it."""
+
+    original: nn.Module
+    delta1: nn.Module
+    tri3: nn.Module
+    own: Size
+    odd: Size
+    small: Size
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def converted(request: pytest.FixtureRequest) -> Converted:
+    model, own = build(request.param)
+    odd, small = INSTEAD.get(request.param, (ODD, SMALL))
+    draw(model, images(own if "inception" in request.param else small, batch=2))
+    delta1, tri3 = (aliasfix.convert(model, name, example_input=images(own)) for name in ("delta1", "tri3"))
+    return Converted(model, delta1, tri3, own, odd, small)
+
+
+def build(name: str) -> tuple[nn.Module, Size]:
+    """A model with random weights, and the input size it is made for."""
+    family, _, architecture = name.partition(":")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if family == "timm":
+            model = timm.create_model(architecture, pretrained=False)
+            return model, model.pretrained_cfg["input_size"][1:]
+        quick = {"init_weights": False} if architecture in ("vgg16_bn", "googlenet", "inception_v3") else {}
+        model = torchvision.models.get_model(architecture, weights=None, **quick)
+    return model, (299, 299) if architecture == "inception_v3" else (224, 224)
+
+
+def images(size: Size, batch: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(3), dtype=dtype)
+
+
+@contextlib.contextmanager
+def in_double(*models: nn.Module) -> Iterator[None]:
+    """Compute in float64; float32 weights come back from it as they were."""
+    for model in models:
+        model.double()
+    try:
+        yield
+    finally:
+        for model in models:
+            model.float()
+
+
+@torch.no_grad()
+def test_delta1_is_the_identity_at_its_own_size(converted: Converted) -> None:
+    x = images(converted.own)
+    assert scale_error(converted.original(x), converted.delta1(x)) <= 1e-5
+
+
+@torch.no_grad()
+def test_delta1_is_the_identity_at_an_odd_size(converted: Converted) -> None:
+    x = images(converted.odd)
+    assert scale_error(converted.original(x), converted.delta1(x)) <= 1e-5
+
+
+@torch.no_grad()
+def test_delta1_is_the_identity_in_float64(converted: Converted) -> None:
+    x = images(converted.small, dtype=torch.float64)
+    with in_double(converted.original, converted.delta1):
+        assert scale_error(converted.original(x), converted.delta1(x)) <= 1e-12
+
+
+@torch.no_grad()
+def test_tri3_keeps_the_shape_and_changes_the_values(converted: Converted) -> None:
+    x = images(converted.small)
+    assert scale_error(converted.original(x), converted.tri3(x)) > 1e-3
+
+
+def test_class_and_keys_stay(converted: Converted) -> None:
+    original, tri3 = converted.original, converted.tri3
+    assert type(tri3) is type(original)
+    assert list(tri3.state_dict()) == list(original.state_dict())
+    assert [name for name, _ in tri3.named_parameters()] == [name for name, _ in original.named_parameters()]
+
+
+def test_checkpoints_load_strictly_both_ways(converted: Converted) -> None:
+    original, tri3 = converted.original, converted.tri3
+    tri3.load_state_dict(original.state_dict(), strict=True)
+    original.load_state_dict(tri3.state_dict(), strict=True)
+
+
+def test_the_plan_names_every_step_and_reason(converted: Converted) -> None:
+    plan = aliasfix.report(converted.tri3)
+    assert plan.converted
+    for step in plan.converted:
+        assert step.form in ("dense", "blur-first", "split", "fused")
+        assert step.placement
+        assert step.reason is None
+    for step in plan.kept:
+        assert step.reason.endswith(".")
+    assert plan.lattice.aligned_after == plan.lattice.aligned_before
+    assert plan.lattice.drifts == ()
+
+
+def test_every_strided_operation_is_accounted_for(converted: Converted) -> None:
+    plan = aliasfix.report(converted.tri3)
+    assert unaccounted(converted.tri3, plan, (images(converted.own),), {}) == []
+
+
+def test_swin_lists_its_patch_merging() -> None:
+    model, _ = build(SWIN)
+    merging = {step.path: step.reason for step in aliasfix.inspect(model) if "downsample" in step.path}
+    assert merging == {f"layers.{n}.downsample": None for n in (1, 2, 3)}
+
+
+def test_vit_has_nothing_to_convert() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    x = images((224, 224))
+    with torch.no_grad():
+        before = model.eval()(x)
+        with pytest.warns(aliasfix.NoEffectWarning, match="patch embedding"):
+            converted = aliasfix.convert(model)
+        assert torch.equal(converted(x), before)
+    assert aliasfix.report(converted) is None

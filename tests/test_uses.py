@@ -1,0 +1,141 @@
+"""Everything that uses a value, and not only the next operation, sees the blur or the original size."""
+
+import types
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import aliasfix
+from aliasfix.verify import redraw
+
+X = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.conv = nn.Conv2d(8, 8, 3, 2, 1)
+        self.last = nn.Conv2d(8, 8, 3, padding=1)
+        self.cache = {}
+
+    def forward(self, x):
+        return F.relu(self.conv(self.stem(x)))
+
+
+class ReturnsTheValueToo(Net):
+    def forward(self, x):
+        y = F.relu(self.conv(self.stem(x)))
+        return [y, self.last(y)]
+
+
+class ReturnsThePooled(Net):
+    def forward(self, x):
+        y = F.max_pool2d(self.stem(x), 3, 2, 1)
+        return {"last": self.last(y), "pooled": y}
+
+
+class ReturnsBeforeTheNonlinearity(Net):
+    def forward(self, x):
+        y = self.conv(self.stem(x))
+        return F.relu(y), y
+
+
+class ReadsTheSize(Net):
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.conv(x)
+        return F.relu(y) + F.interpolate(x, size=y.shape[-2:], mode="bilinear")
+
+
+class RunsItsChildren(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)
+
+    def forward(self, x):
+        for module in self.children():
+            x = F.relu(module(x))
+        return x
+
+
+class SlicesFiveDimensions(Net):
+    def forward(self, x):
+        return x.unsqueeze(1).expand(-1, 4, -1, -1, -1)[..., ::2, ::2] * 2
+
+
+class KeepsACache(Net):
+    def forward(self, x):
+        x = F.relu(self.conv(self.stem(x)))
+        size = x.shape[-1]
+        if size not in self.cache:
+            self.cache[size] = torch.linspace(0, 1, size)
+        return x * self.cache[size]
+
+
+class HasAPreHook(Net):
+    def __init__(self):
+        super().__init__()
+        self.last.register_forward_pre_hook(lambda module, args: (F.instance_norm(args[0]),))
+
+    def forward(self, x):
+        return self.last(F.relu(self.conv(self.stem(x))))
+
+
+def _tensors(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [t for part in (value.values() if isinstance(value, dict) else value) for t in _tensors(part)]
+
+
+def _same(model, converted):
+    for a, b in zip(_tensors(model(X)), _tensors(converted(X)), strict=True):
+        torch.testing.assert_close(b, a)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(ReturnsTheValueToo, ReturnsThePooled, ReturnsBeforeTheNonlinearity, ReadsTheSize, RunsItsChildren),
+        *(SlicesFiveDimensions, KeepsACache, HasAPreHook),
+    ],
+)
+def test_delta1_wherever_the_value_goes(build):
+    model = redraw(build()).eval()
+    converted = aliasfix.convert(model, "delta1", example_input=X)
+    assert aliasfix.report(converted).converted
+    _same(model, converted)
+    blurred = aliasfix.convert(model, "tri3", example_input=X)
+    shapes = [t.shape for t in _tensors(model(X))]
+    assert [t.shape for t in _tensors(blurred(X))] == shapes
+
+
+@torch.no_grad()
+def test_a_forward_of_the_instance_stays():
+    model = redraw(Net()).eval()
+    model.forward = types.MethodType(lambda self, x: F.relu(self.conv(self.stem(x))) * 3 + 1, model)
+    with pytest.warns(aliasfix.NoEffectWarning):  # there is no method of the class to count calls in
+        converted = aliasfix.convert(model, "delta1", example_input=X)
+    _same(model, converted)
+    model.last = nn.MaxPool2d(2)
+    model.forward = types.MethodType(lambda self, x: self.last(self.stem(x)) * 3 + 1, model)
+    converted = aliasfix.convert(model, "delta1", example_input=X)
+    _same(model, converted)
+    _same(model, aliasfix.revert(converted))
+
+
+def test_a_rewritten_method_keeps_its_signature():
+    import inspect
+
+    converted = aliasfix.convert(ReturnsThePooled(), example_input=X)
+    assert list(inspect.signature(converted.forward).parameters) == ["x"]
+
+
+def test_a_predicate_may_pick_a_name_with_glob_characters():
+    model = nn.Sequential()
+    model.add_module("a[0]", nn.MaxPool2d(2))
+    plan = aliasfix.inspect(model, include=lambda module, path: path == "a[0]", example_input=X)
+    assert len(plan.converted) == 1
