@@ -1,0 +1,66 @@
+"""Which checkpoints a command is given, and where what becomes of each is written."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import checkpoint, directory, saving
+from .checkpoint import Checkpoint
+from .errors import AliasfixError
+
+
+@dataclass(frozen=True)
+class Task:
+    """One checkpoint, a file or a model's directory, and its output; without a checkpoint the model's own weights."""
+
+    given: Path | None
+    output: Path
+    as_directory: bool
+
+
+def tasks(given: Sequence[Path], output: str) -> list[Task]:
+    """The tasks of a command: one for each checkpoint, also of those in a directory tree.
+
+    A single checkpoint, or none, becomes ``output``. Several, or a tree, are laid out under ``output`` as they were.
+
+    Raises:
+        AliasfixError: an output that is no directory for several, two for one place, or a tree without checkpoints.
+    """
+    target = Path(output)
+    as_directory = directory.is_directory(output)
+    trees = [path for path in given if os.path.isdir(path) and not directory.is_model(path)]
+    if len(given) < 2 and not trees:
+        return [Task(given[0] if given else None, target, as_directory)]
+    if not as_directory:
+        raise AliasfixError(f"{output} is a file, and there are several checkpoints: give a directory")
+    found: dict[Path, Path] = {}
+    for path in given:
+        for one in _walk(path, target) if path in trees else [path]:
+            place = target / (one.relative_to(path) if path in trees else one.name)
+            if place in found and found[place] != one:
+                raise AliasfixError(f"{found[place]} and {one} would both become {place}")
+            found[place] = one
+    if not found:
+        raise AliasfixError(f"no checkpoint ({', '.join(saving.SUFFIXES)}) in {', '.join(map(str, trees))}")
+    return [Task(one, place, os.path.isdir(one)) for place, one in found.items()]
+
+
+def read(path: Path, trust: bool) -> Checkpoint:
+    """A checkpoint from a file, or from a model's directory."""
+    return directory.read(path) if os.path.isdir(path) else checkpoint.read(path, trust)
+
+
+def _walk(root: Path, output: Path) -> Iterator[Path]:
+    """The checkpoints under a directory, in order; nothing is reached through a link, nor in the output."""
+    for folder, names, files in os.walk(root):
+        here = Path(folder)
+        if here != root and directory.is_model(here):
+            names.clear()
+            yield here
+            continue
+        names[:] = sorted(n for n in names if not n.startswith(".") and (here / n).absolute() != output.absolute())
+        for name in sorted(files):
+            file = here / name
+            if file.suffix in saving.SUFFIXES and not name.startswith(".") and not file.is_symlink():
+                yield file

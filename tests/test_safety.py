@@ -1,0 +1,235 @@
+"""Files that are damaged, huge or half-written: an error in one line, and nothing else on the disk."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import aliasfix
+from aliasfix import streaming
+from aliasfix.checkpoint import Checkpoint, read
+from aliasfix.record import digest_of_weights
+from aliasfix.saving import write
+
+from .checkpoints import RECORD, message, same
+
+HUGE = """
+import torch
+from torch import nn
+def make_huge(side=50_000):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(4, side), nn.Linear(side, side))
+"""
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1))
+
+
+# -- streaming -----------------------------------------------------------------------------------------------
+
+
+def run(folder: Path, *command: object) -> "subprocess.CompletedProcess[str]":
+    (folder / "huge_nets.py").write_text(HUGE)
+    script = (
+        "import resource, sys; from aliasfix.cli import main\n"
+        "try: main()\n"
+        "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, command)], cwd=folder, capture_output=True, text=True, timeout=900
+    )
+
+
+def convert_huge(folder: Path, side: int, *, sparse: bool) -> tuple[str, int]:
+    """Convert a checkpoint of ``side`` × ``side`` values by streaming: what is printed, and the peak in MiB."""
+    shapes = {"0.weight": (4, 3, 3, 3), "0.bias": (4,), "5.weight": (side, 4), "5.bias": (side,),
+              "6.weight": (side, side), "6.bias": (side,)}  # fmt: skip
+    header, end = {}, 0
+    for key, shape in shapes.items():
+        size = 4 * torch.Size(shape).numel()
+        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (folder / "huge.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        if not sparse:
+            file.write(random.Random(0).randbytes(end))
+        file.truncate(8 + len(text) + end)
+    arguments = ["huge_nets:make_huge", "--arg", f"side={side}", "--checkpoint", "huge.safetensors", "--stream"]
+    done = run(folder, "convert", *arguments, "-o", "out.safetensors")
+    assert done.returncode == 0, done.stderr
+    return done.stdout, int(done.stderr.rpartition("peak")[2])
+
+
+def test_a_stream_is_what_loading_gives(tmp_path: Path) -> None:
+    printed, _ = convert_huge(tmp_path, 500, sparse=False)
+    assert "out.safetensors: huge_nets:make_huge, 1 of" in printed
+    before, after = (safetensors.torch.load_file(tmp_path / f"{name}.safetensors") for name in ("huge", "out"))
+    assert all(torch.equal(after[key].nan_to_num(), value.nan_to_num()) for key, value in before.items())
+    record = read(tmp_path / "out.safetensors").record
+    assert record.weights == digest_of_weights(before)
+    assert record.plan.recipe == aliasfix.Recipe()
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        ["huge.safetensors", "huge_nets.py", "out.safetensors", *_cache(tmp_path)]
+    )
+
+
+def _cache(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if name == "__pycache__"]
+
+
+def test_a_stream_says_what_does_not_fit(tmp_path: Path) -> None:
+    convert_huge(tmp_path, 100, sparse=True)
+    arguments = ["huge_nets:make_huge", "--arg", "side=90", "--checkpoint", "huge.safetensors", "--stream"]
+    done = run(tmp_path, "convert", *arguments, "-o", "x.safetensors")
+    assert "5.weight 100x4 for 90x4" in done.stderr
+    done = run(tmp_path, "convert", *arguments[:2], "side=100", *arguments[3:], "-o", "x.pth")
+    assert "stays a .safetensors file" in done.stderr
+    os.truncate(tmp_path / "huge.safetensors", 1000)
+    with pytest.raises(aliasfix.AliasfixError, match="is damaged"):
+        streaming.read(tmp_path / "huge.safetensors")
+
+
+@pytest.mark.slow
+def test_ten_gigabytes_convert_in_less_than_one(tmp_path: Path) -> None:
+    _, peak = convert_huge(tmp_path, 50_000, sparse=True)
+    assert (tmp_path / "out.safetensors").stat().st_size > 10**10
+    assert peak < 1000
+
+
+# -- kills ---------------------------------------------------------------------------------------------------
+
+
+def _write_for_ever(path: Path) -> None:
+    number = 0
+    while True:
+        number += 1
+        state = {"a": torch.full((2**20,), float(number)), "b": torch.tensor(number)}
+        write(path, Checkpoint(path, {"state_dict": state}), RECORD)
+
+
+def survives(folder: Path, suffix: str, kills: int) -> None:
+    """Kill a process that writes one file again and again; the file is whole each time."""
+    path, chance = folder / f"net{suffix}", random.Random(0)
+    write(path, Checkpoint(path, {"state_dict": {"a": torch.zeros(2**20), "b": torch.tensor(0)}}), RECORD)
+    values = set()
+    for _ in range(kills):
+        child = os.fork()
+        if child == 0:
+            _write_for_ever(path)
+        time.sleep(chance.uniform(0, 0.2))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        state = read(path).state
+        assert (state["a"] == float(state["b"])).all()
+        assert read(path).record.to_dict() == RECORD
+        values.add(int(state["b"]))
+    assert values != {0}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_killed_write_leaves_a_whole_file(tmp_path: Path, suffix: str) -> None:
+    survives(tmp_path, suffix, kills=20)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_hundred_killed_writes_leave_a_whole_file(tmp_path: Path, suffix: str) -> None:
+    survives(tmp_path, suffix, kills=100)
+
+
+# -- damage --------------------------------------------------------------------------------------------------
+
+
+def _flip(data: bytearray, chance: random.Random) -> bytes:
+    for _ in range(chance.choice((1, 1, 8))):
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    return bytes(data)
+
+
+def _flip_early(data: bytearray, chance: random.Random) -> bytes:
+    data[chance.randrange(min(len(data), 600))] ^= 1 << chance.randrange(8)
+    return bytes(data)
+
+
+def _cut(data: bytearray, chance: random.Random) -> bytes:
+    return bytes(data[: chance.randrange(len(data))])
+
+
+def _repeat(data: bytearray, chance: random.Random) -> bytes:
+    start, length = chance.randrange(len(data)), chance.randrange(1, 64)
+    return bytes(data[:start] + data[start : start + length] * 2 + data[start + length :])
+
+
+DAMAGE: tuple[Callable[[bytearray, random.Random], bytes], ...] = (_flip, _flip_early, _cut, _repeat)
+
+
+def _loaded(path: Path) -> str | dict[str, torch.Tensor]:
+    """The weights that a file loads, or the error."""
+    try:
+        return dict(aliasfix.load(path, net()).state_dict())
+    except aliasfix.AliasfixError as error:
+        return str(error)
+
+
+def fuzz(folder: Path, rounds: int) -> None:
+    """Damage each format in turn, and load it: what was saved, or an error in one line."""
+    model, chance = aliasfix.convert(net()), random.Random(0)
+    saved = dict(model.state_dict())
+    for name in ("a.pth", "b.safetensors"):
+        aliasfix.save(model, folder / name)
+    torch.save(saved, folder / "c.pth", _use_new_zipfile_serialization=False)
+    whole = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    refused = 0
+    for number in range(rounds):
+        path = list(whole)[number % len(whole)]
+        path.write_bytes(chance.choice(DAMAGE)(bytearray(whole[path]), chance))
+        loaded = _loaded(path)
+        if isinstance(loaded, str):
+            assert "\n" not in loaded
+            refused += 1
+        else:
+            assert same(loaded, saved), number
+        path.write_bytes(whole[path])
+    assert sorted(folder.iterdir()) == list(whole)
+    assert refused > rounds / 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hundreds_of_damaged_files(tmp_path: Path) -> None:
+    fuzz(tmp_path, 300)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ten_thousand_damaged_files(tmp_path: Path) -> None:
+    fuzz(tmp_path, 10_000)
+
+
+def test_a_compressed_bomb_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("bomb/data.pkl", "w") as part:
+        for _ in range(256):
+            part.write(bytes(2**20))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(aliasfix.AliasfixError, match="is compressed") as error:
+        read(path)
+    assert str(path) in message(error)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100 * 1024

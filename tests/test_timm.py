@@ -1,0 +1,145 @@
+"""timm opens a converted directory once aliasfix is imported, and refuses it otherwise."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import aliasfix
+
+from .drawing import draw
+
+NAME = "mobilenetv3_small_050"
+
+
+def images(channels: int = 3) -> Tensor:
+    return torch.randn(2, channels, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def converted(**args: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return aliasfix.convert(draw(timm.create_model(NAME, **args)), inplace=True)
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return converted(num_classes=7)
+
+
+@pytest.fixture(scope="module")
+def out(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("timm") / "out"
+    aliasfix.save(model, path)
+    return path
+
+
+def create(path: Path, pretrained: bool = True, **args: Any) -> nn.Module:
+    return timm.create_model(f"local-dir:{path}", pretrained=pretrained, **args).eval()
+
+
+@torch.no_grad()
+def test_timm_opens_a_directory(model: nn.Module, out: Path) -> None:
+    opened = create(out)
+    assert torch.equal(opened(images()), model(images()))
+    assert type(opened) is type(model)
+    assert aliasfix.report(opened) == aliasfix.report(model)
+    assert timm.data.resolve_data_config(model=opened) == timm.data.resolve_data_config(model=model)
+    untrained = create(out, pretrained=False)
+    assert aliasfix.report(untrained) == aliasfix.report(model)
+    assert not torch.equal(untrained(images()), model(images()))
+
+
+@torch.no_grad()
+def test_another_head_and_other_channels(model: nn.Module, out: Path) -> None:
+    opened = create(out, num_classes=3, in_chans=1)
+    assert opened(images(1)).shape == (2, 3)
+    own, kept = model.state_dict(), opened.state_dict()
+    assert torch.equal(kept["blocks.0.0.conv_dw.weight"], own["blocks.0.0.conv_dw.weight"])
+    assert torch.allclose(kept["conv_stem.weight"], own["conv_stem.weight"].sum(1, keepdim=True))
+
+
+@torch.no_grad()
+def test_a_model_of_torchvision_opens_in_timm(tmp_path: Path) -> None:
+    import torchvision
+
+    net = aliasfix.convert(draw(torchvision.models.squeezenet1_1(num_classes=5)))
+    aliasfix.save(net, tmp_path / "out", base="torchvision:squeezenet1_1", base_args={"num_classes": 5})
+    opened = create(tmp_path / "out", drop_rate=0.0, num_classes=None)  # as timm's scripts pass them on
+    assert torch.equal(opened(images()), net(images()))
+    assert opened.num_classes == 5
+    assert timm.data.resolve_data_config(model=opened)["input_size"] == (3, 224, 224)
+    with pytest.raises(aliasfix.AliasfixError, match="weights for 5 classes, not 3"):
+        create(tmp_path / "out", num_classes=3)
+
+
+@torch.no_grad()
+def test_what_timm_opened_is_saved_again_by_both(model: nn.Module, out: Path, tmp_path: Path) -> None:
+    opened = create(out)
+    aliasfix.save(opened, tmp_path / "ours")
+    timm.models._hub.save_for_hf(opened, tmp_path / "timms", safe_serialization=True)
+    for path in (tmp_path / "ours", tmp_path / "timms"):
+        assert torch.equal(aliasfix.load(path)(images()), model(images()))
+        assert torch.equal(create(path)(images()), model(images()))
+
+
+def test_features_only_says_what_to_do(out: Path) -> None:
+    with pytest.raises(aliasfix.AliasfixError, match="build the base with features_only=True and convert that"):
+        create(out, features_only=True)
+
+
+def test_a_link_is_refused_by_timm_too(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((out / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").symlink_to(out / "model.safetensors")
+    with pytest.raises(aliasfix.AliasfixError, match="is a link"):
+        create(tmp_path)
+
+
+def test_the_name_alone_says_where_it_comes_from() -> None:
+    with pytest.raises(aliasfix.AliasfixError, match="local-dir:PATH"):
+        timm.create_model("aliasfix")
+
+
+def process(script: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_plain_timm_refuses_the_directory(out: Path) -> None:
+    done = process("import sys, timm; timm.create_model('local-dir:' + sys.argv[1], pretrained=True)", out)
+    assert done.returncode == 1
+    assert "Unknown model (aliasfix)" in done.stderr
+
+
+ORDERS = [
+    "import aliasfix, timm",
+    "import timm, aliasfix",
+    "import aliasfix; from timm import create_model; import timm",
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_name_is_registered_in_every_order_of_imports(order: str) -> None:
+    script = f"{order}; assert timm.is_model('aliasfix'); assert timm.list_models('aliasfix') == ['aliasfix']"
+    done = process(script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_aliasfix_imports_no_timm_and_needs_none() -> None:
+    hidden = "import sys; sys.modules['timm'] = None; import aliasfix, torch; aliasfix.convert(torch.nn.MaxPool2d(2))"
+    for script in ("import aliasfix, sys; assert 'timm' not in sys.modules", hidden):
+        done = process(script)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_configuration_is_timms(out: Path) -> None:
+    config = json.loads((out / "config.json").read_text())
+    assert config["architecture"] == "aliasfix"
+    assert config["num_classes"] == 7
+    assert config["pretrained_cfg"]["input_size"] == [3, 224, 224]
+    assert config["model_args"]["record"]["base"] == f"timm:{NAME}"

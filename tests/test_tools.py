@@ -1,0 +1,194 @@
+"""The tools of docs/tools.md, each run on a converted model."""
+
+import copy
+import re
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.export import Dim
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import aliasfix
+from aliasfix.layers import BlurPool
+
+from . import worker
+from .drawing import draw, scale_error
+from .nets import Net
+
+ROOT = Path(__file__).parents[1]
+SMALL = "mobilenetv3_small_050"
+
+
+def images(batch: int = 2, size: tuple[int, int] = (64, 72), seed: int = 1) -> Tensor:
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def converted(model: nn.Module, padding: str = "reflect", filter: str = "tri3") -> nn.Module:
+    return aliasfix.convert(draw(model), filter, padding=padding, inplace=True, example_input=images())
+
+
+def resnet(**args: object) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("resnet18", channels=(8, 8, 16, 16), **args)
+
+
+# -- ONNX ----------------------------------------------------------------------------------------------------
+
+
+def onnx_output(model: nn.Module, path: Path, x: Tensor, *others: Tensor, dynamic: bool) -> list[tuple[Tensor, Tensor]]:
+    """What onnxruntime and PyTorch return for the input that was exported, and for others."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    shapes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},) if dynamic else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (x,), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (name,) = (given.name for given in session.get_inputs())
+    with torch.no_grad():
+        return [(model(one), torch.from_numpy(session.run(None, {name: one.numpy()})[0])) for one in (x, *others)]
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "zero"])
+def test_onnx(tmp_path: Path, padding: str, dynamic: bool) -> None:
+    model = converted(Net(), padding)
+    others = [images(3, (81, 90)), images(1, (47, 64))] if dynamic else [images(seed=5)]
+    for expected, found in onnx_output(model, tmp_path / "net.onnx", images(), *others, dynamic=dynamic):
+        assert scale_error(expected, found) <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", SMALL, "convnext_atto"])
+def test_onnx_of_timm(tmp_path: Path, name: str) -> None:
+    model = converted(timm.create_model(name))
+    for expected, found in onnx_output(model, tmp_path / "net.onnx", images(), dynamic=False):
+        assert scale_error(expected, found) <= 1e-4
+
+
+# -- PyTorch -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "zero"])
+@torch.no_grad()
+def test_torch_export_with_dynamic_batch_and_size(padding: str) -> None:
+    model = converted(Net(), padding)
+    shapes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+    program = torch.export.export(model, (images(),), dynamic_shapes=shapes)
+    for x in (images(), images(3, (81, 90))):
+        assert scale_error(model(x), program.module()(x)) <= 1e-5
+
+
+@torch.no_grad()
+def test_torch_compile_breaks_no_graph() -> None:
+    torch._dynamo.reset()
+    for model in (converted(Net()), converted(resnet())):
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        assert scale_error(model(images()), compiled(images())) <= 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+@torch.no_grad()
+def test_jit_trace() -> None:
+    model = converted(resnet())
+    traced = torch.jit.trace(model, (images(),))
+    assert scale_error(model(images(seed=5)), traced(images(seed=5))) <= 1e-5
+
+
+def test_distributed_data_parallel_of_two_processes(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "tests.worker"]
+    running = [
+        subprocess.Popen([*command, str(rank), port, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE)
+        for rank in (0, 1)
+    ]
+    errors = [process.communicate(timeout=120)[1].decode() for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
+    model = worker.model()
+    model(worker.images()).square().mean().backward()
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        for name, parameter in model.named_parameters():
+            assert scale_error(parameter.grad, found[name]) <= 1e-4, name
+
+
+def test_dynamic_quantization_is_of_the_linear_layers_only() -> None:
+    """torch.ao's dynamic quantization replaces linear layers; the blurs stay what they are."""
+    model = converted(Net())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    assert aliasfix.report(quantized) == aliasfix.report(model)
+    with torch.no_grad():
+        assert scale_error(model(images()), quantized(images())) <= 5e-2
+
+
+# -- timm and torchvision ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_features_only() -> None:
+    original = draw(timm.create_model(SMALL, features_only=True))
+    exact, model = (aliasfix.convert(original, name, example_input=images()) for name in ("delta1", "tri3"))
+    assert scale_error(original(images()), exact(images())) <= 1e-5
+    assert [f.shape for f in model(images())] == [f.shape for f in original(images())]
+    assert scale_error(original(images()), model(images())) > 1e-3
+    assert aliasfix.report(model).converted
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@torch.no_grad()
+def test_create_feature_extractor() -> None:
+    model = converted(torchvision.models.mobilenet_v2(width_mult=0.25))
+    extractor = create_feature_extractor(model, ["features.4", "classifier"])
+    seen = []
+    model.features[4].register_forward_hook(lambda *args: seen.append(args[-1]))
+    expected, found = model(images()), extractor(images())
+    assert scale_error(expected, found["classifier"]) <= 1e-5
+    assert scale_error(seen[0], found["features.4"]) <= 1e-5
+
+
+@torch.no_grad()
+def test_averaged_weights_of_timm() -> None:
+    model = converted(resnet())
+    ema = timm.utils.ModelEmaV3(model, decay=0.5)
+    before = copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter.add_(1)
+    ema.update(model)
+    assert aliasfix.report(ema.module) == aliasfix.report(model)
+    for (name, mean), old in zip(ema.module.named_parameters(), before.parameters(), strict=True):
+        assert torch.allclose(mean, old + 0.5, atol=1e-5), name
+    reference = copy.deepcopy(before)
+    reference.load_state_dict(ema.module.state_dict(), strict=True)
+    assert torch.equal(ema.module(images()), reference(images()))
+    blurs = [module for module in ema.module.modules() if isinstance(module, BlurPool)]
+    assert blurs
+    assert all(blur.kernel.sum().item() == pytest.approx(1) for blur in blurs)
+
+
+def test_gradient_checkpointing() -> None:
+    model = converted(resnet()).train()
+    plain = copy.deepcopy(model)
+    model.set_grad_checkpointing()
+    for each in (plain, model):
+        each(images(4)).square().mean().backward()
+    for (name, one), other in zip(plain.named_parameters(), model.parameters(), strict=True):
+        assert scale_error(one.grad, other.grad) <= 1e-4, name
+
+
+def test_the_table_of_tools_names_tests_that_exist() -> None:
+    rows = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", (ROOT / "docs" / "tools.md").read_text())
+    assert len(rows) >= 15
+    for file, test in rows:
+        assert f"def {test}(" in (ROOT / file).read_text(), (file, test)
