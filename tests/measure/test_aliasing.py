@@ -1,0 +1,151 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from aliasfix.errors import AliasfixError
+from aliasfix.measure import aliasing, fold_over, noise
+
+
+def wave(k, size=24, phase=0.3):
+    return torch.cos(2 * math.pi * k * torch.arange(size) / size + phase)
+
+
+@pytest.mark.parametrize(("stride", "limit"), [(1, 13), (2, 6), (3, 4), (4, 3)])
+def test_what_is_at_or_above_the_new_nyquist_folds(stride, limit):
+    for k in range(13):
+        assert float(fold_over(wave(k)[None, None], [stride])) == pytest.approx(float(k >= limit), abs=1e-6)
+
+
+def test_share_is_of_energy():
+    low, high = wave(2), wave(9)
+    assert float(fold_over((low + 3 * high)[None, None], [2])) == pytest.approx(0.9, abs=1e-6)
+    plane = 2 * torch.outer(wave(2), wave(3)) + torch.outer(wave(9), wave(3))
+    for stride, share in (([2, 2], 0.2), ([1, 2], 0), ([2, 1], 0.2), ([2, 6], 1)):
+        assert float(fold_over(plane[None, None], stride)) == pytest.approx(share, abs=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "stride"), [((12, 8), (2, 2)), ((12, 9), (4, 3)), ((8, 8), (2, 1))])
+def test_is_what_subsampling_does_on_average_over_its_phases(shape, stride):
+    dense = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0)) + 0.5
+    for image, share in zip(dense.numpy(), fold_over(dense, stride), strict=True):
+        spectrum = np.fft.fft2(image)
+        for axis, s in enumerate(stride):
+            n = shape[axis]
+            for k in range(n):
+                if s > 1 and min(k, n - k) / n >= 0.5 / s:
+                    spectrum[(slice(None),) * (axis + 1) + (k,)] = 0
+        low = np.fft.ifft2(spectrum).real
+        output, folded = 0.0, 0.0
+        for i, j in itertools.product(*map(range, stride)):
+            keep = (slice(None), slice(i, None, stride[0]), slice(j, None, stride[1]))
+            output += (image[keep] ** 2).sum()
+            folded += ((image - low)[keep] ** 2).sum()
+        assert float(share) == pytest.approx(folded / output, abs=1e-6)
+
+
+def test_bandlimited_map_folds_nothing_and_zeros_have_no_share():
+    assert fold_over(torch.ones(1, 1, 8, 8), [2, 2]).tolist() == [0]
+    assert fold_over(torch.zeros(1, 1, 8, 8), [2, 2]).isnan().all()
+    with pytest.raises(AliasfixError, match="has no 2 spatial axes"):
+        fold_over(torch.ones(1, 1, 8), [2, 2])
+
+
+class Blur(nn.Module):
+    def __init__(self, stride):
+        super().__init__()
+        self.stride = stride
+        self.register_buffer("kernel", torch.outer(*[torch.tensor([1.0, 2, 1]) / 4] * 2).expand(3, 1, 3, 3))
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), self.kernel, stride=self.stride, groups=3)
+
+
+class Says(nn.Module):
+    """Has a stride that it does not use."""
+
+    stride = 2
+
+    def forward(self, x):
+        return x
+
+
+def test_driver_finds_the_map_before_each_subsampling(photos):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.ModuleDict(
+            {
+                "conv": nn.Conv2d(3, 4, 3, (2, 1), 1, padding_mode="circular"),
+                "dense": nn.Conv2d(4, 4, 3),
+                "pool": nn.MaxPool2d(3, 2, return_indices=True),
+                "up": nn.ConvTranspose2d(4, 3, 2, 2),
+                "blur": Blur((2, 2)),
+                "average": nn.AvgPool2d(2),
+                "says": Says(),
+            }
+        )
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = model
+
+        def forward(self, x):
+            x = model["pool"](model["dense"](model["conv"](x)))[0]
+            x = model["blur"](model["up"](x))
+            return model["says"](model["average"](model["average"](x)))
+
+    found = aliasing(Net(), photos, batch_size=3)
+    assert list(found) == ["body.conv", "body.pool", "body.blur", "body.average"]
+    with torch.no_grad():
+        wrap = F.pad(photos, (1, 1, 1, 1), mode="circular")
+        conv = F.conv2d(wrap, model["conv"].weight, model["conv"].bias)
+        pool = F.max_pool2d(model["dense"](conv[:, :, ::2]), 3, 1)
+        up = model["up"](pool[:, :, ::2, ::2])
+        blur = F.conv2d(F.pad(up, (1, 1, 1, 1), mode="circular"), model["blur"].kernel, groups=3)
+        once = F.avg_pool2d(blur[:, :, ::2, ::2], 2, 1)
+        twice = F.avg_pool2d(once[:, :, ::2, ::2], 2, 1)
+    expected = {
+        "body.conv": fold_over(conv, [2, 1]),
+        "body.pool": fold_over(pool, [2, 2]),
+        "body.blur": fold_over(blur, [2, 2]),
+        "body.average": (fold_over(once, [2, 2]) + fold_over(twice, [2, 2])) / 2,
+    }
+    for name, shares in expected.items():
+        assert torch.allclose(found[name], shares, atol=1e-6)
+    assert [layer.stride for layer in model.values()] == [(2, 1), (1, 1), 2, (2, 2), (2, 2), 2, 2]
+
+
+def test_strides_are_back_after_a_failure():
+    class Fails(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stride = [2, 2]
+
+        def forward(self, x):
+            if self.stride == [1, 1]:
+                raise ZeroDivisionError
+            return x[:, :, ::2, ::2]
+
+    layer = Fails()
+    with pytest.raises(ZeroDivisionError):
+        aliasing(nn.Sequential(layer), noise(1, (1, 8, 8)))
+    assert layer.stride == [2, 2]
+
+
+def test_white_noise_folds_by_area_and_a_blur_removes_it():
+    plain = aliasing(nn.MaxPool2d(1, 2), noise(4, (3, 64, 64)))[""]
+    # of 64 frequencies on each axis, 31 are below the new Nyquist
+    assert float(plain.mean()) == pytest.approx(1 - (31 / 64) ** 2, abs=0.02)
+    assert aliasing(Blur(2), noise(4, (3, 64, 64)))[""].max() < 0.5 * plain.min()
+
+
+def test_noise_is_of_its_seed():
+    first, again, other = (torch.stack(list(noise(3, (1, 4, 4), seed))) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1])
