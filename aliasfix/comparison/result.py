@@ -1,0 +1,214 @@
+"""What a comparison found: it prints as a table, says it in one sentence, and goes out as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from aliasfix.comparison.bootstrap import Estimate
+from aliasfix.comparison.observe import KINDS, Kind
+from aliasfix.measure.shifts import Shift
+from aliasfix.plan import Plan
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of both networks, or why there is none."""
+
+    name: str
+    a: Estimate | None = None
+    b: Estimate | None = None
+    difference: Estimate | None = None
+    """Of b − a, by the paired bootstrap."""
+    images: int = 0
+    failed: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """How it is named, and which way is better."""
+        return KINDS[self.name]
+
+    @property
+    def better(self) -> bool | None:
+        """Whether the second network is better; None where the interval holds 0 or there is none."""
+        if self.difference is None or self.difference.low is None or self.difference.high is None:
+            return None
+        if self.name == "agreement":  # of the first with itself it is whole
+            return None
+        up = self.difference.low > 0
+        if not up and not self.difference.high < 0:
+            return None
+        return up == (self.kind.better == "higher")
+
+    def text(self, estimate: Estimate | None, signed: bool = False) -> str:
+        """An estimate with its interval, as a person reads it."""
+        if estimate is None:
+            return "–"
+        mean = self.number(estimate.mean, signed)
+        if estimate.low is None or estimate.high is None:
+            return mean
+        return f"{mean} [{self.number(estimate.low, signed)}, {self.number(estimate.high, signed)}]"
+
+    def number(self, value: float, signed: bool = False) -> str:
+        """One number: a share in per cent, a difference of shares in points."""
+        sign = "+" if signed else ""
+        if not self.kind.share:
+            return f"{value:{sign}.3g}{self.kind.unit}"
+        return f"{100 * value:{sign}.1f}" if signed else f"{100 * value:.1f}%"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The probability of one image's class against a diagonal shift: figure 1 of the paper."""
+
+    image: str
+    label: int
+    shifts: tuple[float, ...]
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    picture: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How far the features of one layer are from shifting with the input: figure 5 of the paper."""
+
+    name: str
+    shifts: tuple[Shift, ...]
+    a: Tensor
+    """(N,), cosine distance at each shift."""
+    b: Tensor
+    scale: float
+    """Half the mean distance between two images in the first network: the paper's red."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks, measured alike on the same images."""
+
+    names: tuple[str, str]
+    images: int
+    labelled: bool
+    setting: Mapping[str, Any]
+    measures: tuple[Measure, ...]
+    curves: tuple[Curve, ...] = ()
+    variation: tuple[Tensor, Tensor] | None = None
+    """(I,) of each network: the distribution of the variation."""
+    layers: tuple[Layer, ...] = ()
+    sites: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    """By the plan's path, the share of the energy that folds over, of each network."""
+    plan: Plan | None = None
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Measure:
+        """The measure of that name."""
+        return next(measure for measure in self.measures if measure.name == name)
+
+    def get(self, name: str) -> Measure | None:
+        """The measure of that name, if it was taken without failing."""
+        return next((m for m in self.measures if m.name == name and m.failed is None), None)
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in one sentence."""
+        main = self.get("consistency") or self.get("stability") or next((m for m in self.measures if m.a), None)
+        if main is None or main.a is None or main.b is None or main.difference is None:
+            return f"Nothing could be measured of {self.names[0]} and {self.names[1]}."
+        subject = f"{self.names[1]} against {self.names[0]}"
+        images = f"{main.images} image{'s' if main.images > 1 else ''}"
+        what = main.kind.title.partition(":")[0]
+        figures = f"{what} {main.number(main.a.mean)} → {main.number(main.b.mean)}"
+        if main.difference.low is not None and main.difference.high is not None:
+            low, high = main.number(main.difference.low, True), main.number(main.difference.high, True)
+            figures += f" (difference {low} to {high} on {images})"
+        else:
+            figures += f" on {images}"
+        found = {
+            True: f"{subject}: steadier, {figures}",
+            False: f"{subject}: less steady, {figures}",
+            None: f"{subject}: no difference in steadiness is shown, {figures}",
+        }[main.better]
+        return f"{found}{self._cost()}."
+
+    def _cost(self) -> str:
+        accuracy, agreement = self.get("top1"), self.get("agreement")
+        if accuracy and accuracy.a and accuracy.b:
+            figures = f"{accuracy.number(accuracy.a.mean)} → {accuracy.number(accuracy.b.mean)}"
+            lost = accuracy.better is False
+            return f"; accuracy {figures}{', so calibrate or fine-tune it before use' if lost else ''}"
+        if agreement and agreement.b:
+            lost = agreement.b.mean < 0.95
+            advice = ", so calibrate or fine-tune it before use" if lost else ""
+            return f"; it gives the first's class to {agreement.number(agreement.b.mean)} of the views{advice}"
+        return ""
+
+    def to_json(self) -> str:
+        """All figures as JSON; numbers that do not exist are null."""
+        return json.dumps(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, of what JSON knows."""
+        measures = [
+            dataclasses.asdict(measure) | {"title": measure.kind.title, "better_is": measure.kind.better}
+            for measure in self.measures
+        ]
+        found = {
+            "verdict": self.verdict,
+            "names": list(self.names),
+            "images": self.images,
+            "labelled": self.labelled,
+            "setting": dict(self.setting),
+            "measures": measures,
+            "curves": [
+                {"image": c.image, "label": c.label, "shifts": c.shifts, "a": c.a, "b": c.b} for c in self.curves
+            ],
+            "variation": None if self.variation is None else [v.tolist() for v in self.variation],
+            "layers": [
+                {"layer": x.name, "shifts": x.shifts, "a": x.a.tolist(), "b": x.b.tolist(), "red": x.scale}
+                for x in self.layers
+            ],
+            "fold_over": {path: list(pair) for path, pair in self.sites.items()},
+            "plan": None if self.plan is None else json.loads(self.plan.to_json()),
+            "notes": list(self.notes),
+            "versions": dict(self.versions),
+        }
+        return {key: _finite(value) for key, value in found.items()}
+
+    def __rich__(self) -> Table:
+        table = Table(caption=self.verdict, caption_justify="left", box=None, pad_edge=False)
+        table.add_column("measure", overflow="fold")
+        for header in (*self.names, "difference"):
+            table.add_column(header, justify="right")
+        table.add_column("")
+        for measure in self.measures:
+            if measure.failed is not None:
+                table.add_row(measure.kind.title, "–", "–", "–", f"not measured: {measure.failed}")
+                continue
+            cells = [measure.text(measure.a), measure.text(measure.b), measure.text(measure.difference, signed=True)]
+            word = {True: "better", False: "worse", None: ""}[measure.better]
+            table.add_row(measure.kind.title, *cells, word)
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=160, color_system=None, force_terminal=False)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get().rstrip()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,228 @@
+"""Two networks side by side: known answers, agreement with the measures, and what happens when a measure fails."""
+
+import importlib.metadata
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import aliasfix
+from aliasfix import AliasfixError, measure
+from aliasfix.comparison.bootstrap import paired
+from aliasfix.comparison.cost import memory
+
+from .conftest import QUICK, classifier, noise
+
+
+def test_figures_are_those_of_the_measures(found):
+    net = classifier()
+    alone = measure.crop_consistency(net, noise(), size=16, margin=8, passes=2)
+    assert found["consistency"].a.mean == pytest.approx(alone.agreement.double().mean().item())
+    assert found["change"].a.mean == pytest.approx(alone.change.mean().item(), rel=1e-5)
+    assert found["agreement"].a.mean == 1
+    assert found["features"].better is True
+    assert found["aliasing"].better is True
+    assert found.labelled is False
+
+
+def test_a_network_against_itself_has_no_difference():
+    net = classifier()
+    same = aliasfix.compare(net, aliasfix.convert(net, "delta1"), noise(), size=16, margin=8, **QUICK)
+    for name in ("consistency", "change", "variation", "withstands", "probability", "agreement", "features"):
+        assert same[name].difference.mean == pytest.approx(0, abs=1e-6)
+        assert same[name].better is None
+    assert "no difference" in same.verdict
+
+
+def test_second_network_is_watched_on_the_class_that_the_first_gives(found):
+    net = classifier()
+    with torch.no_grad():
+        classes = net(noise()[:, :, 4:20, 4:20]).argmax(1).tolist()
+        chances = aliasfix.convert(net)(noise()[:, :, 4:20, 4:20]).softmax(1)
+    assert classes != chances.argmax(1).tolist()
+    for curve in found.curves:
+        index = int(curve.image.removeprefix("image ")) - 1
+        assert curve.label == classes[index]
+        assert curve.b[curve.shifts.index(0.0)] == pytest.approx(chances[index, curve.label].item(), abs=1e-5)
+
+
+def test_labels_give_accuracy():
+    net, labels = classifier(), torch.tensor([0, 1, 2, 3, 4, 0])
+    found = aliasfix.compare(net, aliasfix.convert(net), [(noise(), labels)], size=16, margin=8, **QUICK)
+    alone = measure.crop_consistency(net, [(noise(), labels)], size=16, margin=8, passes=2)
+    assert found["top1"].a.mean == pytest.approx(alone.top1.mean().item())
+    assert found["top5"].a.mean == 1
+    assert "accuracy" in found.verdict
+
+
+def test_without_a_margin_shifts_are_circular():
+    net = classifier()
+    found = aliasfix.compare(net, aliasfix.convert(net), noise(side=16), margin=0, **QUICK)
+    alone = measure.circular_consistency(net, noise(side=16), passes=2)
+    assert found["consistency"].a.mean == pytest.approx(alone.agreement.double().mean().item())
+
+
+def test_json_table_and_verdict_say_the_same(found):
+    data = json.loads(found.to_json())
+    assert data["verdict"] == found.verdict
+    assert found.verdict.count(". ") == 0
+    by_name = {m["name"]: m for m in data["measures"]}
+    for one in found.measures:
+        assert by_name[one.name]["b"]["mean"] == one.b.mean
+        assert one.kind.title in str(found)
+    assert data["plan"]["recipe"]["filter"] == "tri3"
+    assert data["versions"]["torch"] == importlib.metadata.version("torch")
+
+
+def test_seed_decides():
+    net = classifier()
+    one, two, other = (
+        aliasfix.compare(net, aliasfix.convert(net), noise(), size=16, margin=8, seed=seed, **QUICK)
+        for seed in (1, 1, 2)
+    )
+    assert one.to_json() == two.to_json() != other.to_json()
+
+
+def test_paired_bootstrap_by_hand():
+    a = torch.arange(50.0)
+    _, _, difference = paired(a, a + torch.tensor([1.0, -1.0]).repeat(25))
+    assert difference.mean == 0
+    assert difference.high == pytest.approx(1.96 / 50**0.5, rel=0.15)  # the differences alone, not a's spread
+    assert difference.low == pytest.approx(-1.96 / 50**0.5, rel=0.15)
+    assert paired(a[:4], a[:4])[0].low is None
+    assert paired(a, a.where(a > 0, torch.nan))[0].mean == 25
+
+
+class Moody(nn.Module):
+    """Says NaN where the first pixel is large."""
+
+    def __init__(self, large: float) -> None:
+        super().__init__()
+        self.net, self.large = classifier(), large
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x).where(x[:, :1, 0, 0] < self.large, torch.nan)
+
+
+def test_what_fails_takes_nothing_with_it():
+    found = aliasfix.compare(Moody(99), Moody(1.5), noise(), size=16, margin=8, **QUICK)
+    assert found["consistency"].failed.startswith("converted: the model returned NaN for ")
+    assert found.get("consistency") is None
+    assert found["aliasing"].failed is None
+    assert "not measured: converted: the model returned NaN" in " ".join(str(found).split())
+    json.loads(found.to_json())
+
+
+class Wrapped(nn.Module):
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.net, self.wrap = classifier(), wrap
+
+    def forward(self, x: torch.Tensor):
+        return self.wrap(self.net(x))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "hint"),
+    [
+        (lambda y: {"logits": y}, "a dict with 'logits': pass output='logits'"),
+        (lambda y: (y, 1), "a tuple of 2: pass output=0"),
+        (lambda y: [{"boxes": y}], "pass output= a function"),
+        (lambda y: y[0, 0], "neither logits"),
+    ],
+)
+def test_unexpected_outputs_say_what_to_pass(wrap, hint):
+    with pytest.raises(AliasfixError, match=hint):
+        aliasfix.compare(Wrapped(wrap), classifier(), noise(), size=16, **QUICK)
+
+
+def test_output_is_taken_where_it_is_said_to_be():
+    net = Wrapped(lambda y: {"logits": y})
+    found = aliasfix.compare(net, net, noise(), size=16, margin=8, output="logits", **QUICK)
+    assert found["agreement"].b.mean == 1
+
+
+def test_image_to_image_networks():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(8, 3, 3, padding=1))
+    found = aliasfix.compare(net, aliasfix.convert(net, stem="full"), noise(side=16), **QUICK)
+    assert [m.name for m in found.measures if m.failed is None] == [
+        "stability", "label_agreement", "output_variation", "features", "aliasing"
+    ]  # fmt: skip
+    assert found["stability"].better is True
+    assert "steadier" in found.verdict
+    with pytest.raises(AliasfixError, match="they do different things"):
+        aliasfix.compare(net, classifier(), noise(side=16), **QUICK)
+    with pytest.raises(AliasfixError, match="needs a classifier"):
+        aliasfix.compare_filters(net, ["tri3"], noise(side=16), **QUICK)
+
+
+def test_images_that_cannot_be_used():
+    net = classifier()
+    cases = {
+        "generator": (image for image in noise()),
+        "no 30 \\+ 0 pixels": noise(),
+        "the iterable is empty": [],
+    }
+    for message, images in cases.items():
+        with pytest.raises(AliasfixError, match=message):
+            aliasfix.compare(net, net, images, size=30 if "30" in message else 16, margin=0)
+    with pytest.raises(AliasfixError, match="no measure speed"):
+        aliasfix.compare(net, net, noise(), metrics=["speed"])
+
+
+def test_folders(tmp_path):
+    for number in range(5):
+        pixels = torch.randint(256, (40, 50, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+        Image.frombytes("RGB", (50, 40), bytes(pixels.flatten().tolist())).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "0.png").read_bytes()[:300])
+    net = classifier()
+    found = aliasfix.compare(net, aliasfix.convert(net), tmp_path, size=16, margin=8, **QUICK)
+    assert found.images == 5
+    assert found.notes == (f"1 of 6 images in {tmp_path} cannot be read and were skipped: broken.png",)
+    assert {curve.image for curve in found.curves} == {f"{n}.png" for n in range(5)}
+
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "0.png").rename(tmp_path / "cats" / "0.png")
+    found = aliasfix.compare(net, net, tmp_path, size=16, margin=8, metrics=["consistency"], **QUICK)
+    assert found.labelled is False
+    assert "1 class folders, the model 5 classes" in " ".join(found.notes)
+
+
+def test_filters_are_ranked_and_one_is_taken(swept):
+    net = classifier()
+    assert len({row.consistency for row in swept.rows}) == 2
+    assert [row.consistency for row in swept.rows] == sorted((r.consistency for r in swept.rows), reverse=True)
+    assert {row.filter for row in swept.rows} == {"rect2", "tri3"}
+    assert swept.original.agreement == 1
+    assert swept.taken in swept.verdict
+    assert swept.best.plan.recipe.filter == swept.taken
+    converted = aliasfix.convert(net, swept.taken)
+    alone = measure.crop_consistency(converted, noise(), size=16, margin=8, passes=2)
+    row = next(row for row in swept.rows if row.filter == swept.taken)
+    assert row.consistency == pytest.approx(alone.agreement.double().mean().item())
+    assert row.bytes > swept.original.bytes
+    assert json.loads(swept.to_json())["taken"] == swept.taken
+    assert aliasfix.report(net) is None
+    assert [m.name for m in swept.best.measures] == [
+        "consistency", "change", "variation", "withstands", "probability", "agreement", "features", "aliasing"
+    ]  # fmt: skip
+
+
+def test_sweeps_that_make_no_sense():
+    net = classifier()
+    for message, model, filters in (
+        ("at least one", net, []),
+        ("converted already", aliasfix.convert(net), ["tri3"]),
+        ("nothing to convert", nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 5)), ["tri3"]),
+    ):
+        with pytest.raises(AliasfixError, match=message):
+            aliasfix.compare_filters(model, filters, noise(), size=16, margin=8, **QUICK)
+
+
+def test_memory_by_hand():
+    three = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 1, 1), nn.Conv2d(1, 4, 1))  # the first is gone at the last
+    assert memory(three, torch.ones(2, 1, 8, 8)) == (4 + 1) * 64 * 4
+    assert memory(nn.ReLU(inplace=True), torch.ones(2, 1, 8, 8)) == 0
