@@ -1,0 +1,140 @@
+"""The options of the command line, and what they mean."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from . import console
+from .errors import AliasfixError
+from .recipe import Recipe
+
+Filter = Annotated[str, typer.Option(help="The low-pass filter; a wider one aliases less and blurs more.")]
+Padding = Annotated[
+    str,
+    typer.Option(metavar="reflect|replicate|zero|circular", help="How the blur goes on past a border."),
+]
+Stem = Annotated[
+    str,
+    typer.Option(
+        metavar="paper|full|keep",
+        help="The first strided convolutions: left alone where dense evaluation is costly (paper), "
+        "all converted (full), or none (keep).",
+    ),
+]
+Average = Annotated[
+    str,
+    typer.Option(metavar="keep|replace", help="Blur after average pooling, or put the blur in its place."),
+]
+Globs = list[str] | None
+Include = Annotated[
+    Globs, typer.Option(metavar="GLOB", help="Convert only in these modules, such as 'layer3.*'. Repeatable.")
+]
+Exclude = Annotated[Globs, typer.Option(metavar="GLOB", help="Leave these modules alone. Repeatable.")]
+Arg = Annotated[
+    Globs,
+    typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory, as num_classes=10. Repeatable."),
+]
+InputSize = Annotated[
+    str | None,
+    typer.Option(metavar="C,H,W", help="The input to trace the model with, if it does not say itself."),
+]
+TrustPickle = Annotated[
+    bool,
+    typer.Option("--trust-pickle", help="Read a checkpoint that holds code, which runs that code."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+CheckpointFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint", metavar="FILE", help="Your weights: a state dict, a trainer's checkpoint, or .safetensors."
+    ),
+]
+Checkpoints = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="PATH",
+        help="Your weights: a state dict, a trainer's checkpoint, .safetensors, a model's directory, or a directory "
+        "tree of them. Repeatable.",
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="What to write: a .pth, .pt, .tar or .safetensors file, or DIR/ for a model's directory; of several "
+        "checkpoints, the directory for them all.",
+    ),
+]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream", help="Do not load a .safetensors checkpoint but copy its tensors; by itself above half of memory."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="Without a checkpoint, do not ask for pretrained weights.")
+]
+
+Images = Annotated[
+    Path,
+    typer.Option("--images", metavar="DIR", help="A folder of images; of folders of images, if they have labels."),
+]
+Filters = Annotated[
+    str | None, typer.Option(metavar="NAME,NAME", help="Compare these filters on one model, such as rect2,tri3,bin5.")
+]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the result as one HTML file.")]
+Figures = Annotated[Path | None, typer.Option("--figures", metavar="DIR", help="Write every figure, as SVG and PNG.")]
+OutputKey = Annotated[
+    str | None,
+    typer.Option("--output", metavar="KEY", help="Where the tensor is in what the models return: a key or an index."),
+]
+Passes = Annotated[int, typer.Option(min=1, help="Pairs of shifts that are drawn for each image.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Most inputs that a model is given at a time.")]
+Seed = Annotated[int, typer.Option(help="Of the shifts that are drawn, and of the intervals.")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where the models run, such as cuda.")]
+
+
+def recipe(filter: str, padding: str, stem: str, average: str, include: Globs, exclude: Globs) -> Recipe:
+    """The options as a recipe."""
+    try:
+        return Recipe(filter, padding, stem, average, include or None, exclude or None)
+    except AliasfixError as error:
+        console.fail(error, 2)
+
+
+def arguments(given: Globs) -> dict[str, Any]:
+    """``KEY=VALUE`` as JSON and Python write values, else as text.
+
+    >>> arguments(["num_classes=10", "bias=false", "size=(2, 3)", "act=relu"])
+    {'num_classes': 10, 'bias': False, 'size': (2, 3), 'act': 'relu'}
+    """
+    args = {}
+    for pair in given or []:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            console.fail(f"--arg {pair}: write it as KEY=VALUE, such as num_classes=10", 2)
+        for parse in (json.loads, ast.literal_eval, str):
+            try:
+                args[key] = parse(text)
+                break
+            except (ValueError, SyntaxError):
+                continue
+    return args
+
+
+def example(size: str | None) -> torch.Tensor | None:
+    """An input of a size given as ``C,H,W``."""
+    if size is None:
+        return None
+    sides = size.split(",")
+    if not all(side.strip().isdecimal() and int(side) for side in sides):
+        console.fail(f"--input-size {size}: write it as channels,height,width, such as 3,224,224", 2)
+    return torch.ones(2, *map(int, sides))
