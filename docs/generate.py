@@ -1,0 +1,117 @@
+"""Write the generated sections of the documents; with --check, only tell whether they are up to date.
+
+A section stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
+"""
+
+import ast
+import inspect
+import json
+import sys
+from pathlib import Path
+
+from aliasfix.rule import rules
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = "lp_pool"
+HEADINGS = {
+    "movement": "features move",
+    "consistency": "consistency",
+    "agreement": "top-1 agreement",
+    "confidence": "confidence",
+}
+
+
+def rule_table():
+    """Each rule's operations and equations, from its docstrings."""
+    rows = ["| rule | operations | before → after |", "|---|---|---|"]
+    for rule in rules():
+        operations = inspect.getdoc(type(rule)).split("\n\n")[0].replace("``", "`").replace("\n", " ").rstrip(".")
+        rows.append(f"| [{rule.name}](rules/{rule.name}.py) | {operations} | {'<br>'.join(equations(rule))} |")
+    return "\n".join(rows)
+
+
+def equations(rule):
+    """The indented lines that open a rule file's docstring."""
+    title, block = inspect.getdoc(inspect.getmodule(type(rule))).split("\n\n")[:2]
+    lines = block.splitlines()
+    if "\n" in title or not all(line.startswith("    ") for line in lines):
+        raise SystemExit(f"rules/{rule.name}.py: the docstring opens with a title and the rewrite, indented")
+    return [f"`{' '.join(line.split())}`" for line in lines]
+
+
+def photographs():
+    """The measured table of ``benchmarks/photographs.py``."""
+    result = load("photographs")
+    rows = [f"| filter | {' | '.join(HEADINGS.values())} |", "|---|" + "---:|" * len(HEADINGS)]
+    for filter, figures in result["means"].items():
+        shares = [f"{figures[key]:.1%}" for key in HEADINGS]
+        rows.append(f"| {filter} | {' | '.join(shares)} |")
+    return "\n".join(rows)
+
+
+def conversion():
+    """One sentence of ``benchmarks/conversion.py``."""
+    result = load("conversion")
+    seconds, memory = result["median"]["seconds"], result["median"]["extra_over_weights"]
+    largest = max(result["models"], key=lambda model: model["extra_mib"])
+    count, slowest = len(result["models"]), max(result["models"], key=lambda model: model["seconds"])
+    return (
+        f"Converting takes a median of {seconds:.2f} s of processor time on one thread, over {count} models "
+        f"of torchvision and timm; the slowest, {slowest['model']}, {slowest['seconds']:.1f} s. In place it needs a "
+        f"median of {memory:.0%} of the weights' memory on top; the most, {largest['model']}, "
+        f"{largest['extra_mib']:.0f} MiB."
+    )
+
+
+def load(name):
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def example():
+    """The rule file that CONTRIBUTING explains."""
+    return f"```python\n{(ROOT / 'rules' / f'{EXAMPLE}.py').read_text()}```"
+
+
+def house():
+    """The first line of every file's docstring."""
+    rows = []
+    for path in sorted(ROOT.glob("aliasfix/**/*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text()))
+        name = path.relative_to(ROOT).as_posix()
+        if text:
+            rows.append(f"| `{name}` | {text.splitlines()[0].replace('``', '`')} |")
+    return "\n".join(["| file | what it is |", "|---|---|", *rows])
+
+
+SECTIONS = {
+    "README.md": {"rules": rule_table, "photographs": photographs, "conversion": conversion},
+    "CONTRIBUTING.md": {"house": house, "example": example},
+}
+
+
+def generate(name):
+    """The document's text as it should be."""
+    text = (ROOT / name).read_text()
+    for section, content in SECTIONS[name].items():
+        before, opening, rest = text.partition(f"<!-- {section} -->\n")
+        _, closing, after = rest.partition(f"<!-- /{section} -->")
+        if not closing:
+            raise SystemExit(f"{name} has no section {section}")
+        text = f"{before}{opening}{content()}\n{closing}{after}"
+    return text
+
+
+def main(arguments):
+    stale = [name for name in SECTIONS if generate(name) != (ROOT / name).read_text()]
+    if "--check" in arguments:
+        if stale:
+            print(f"out of date: {', '.join(stale)}; run: make docs")
+        return bool(stale)
+    for name in stale:
+        (ROOT / name).write_text(generate(name))
+        print(f"wrote {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
