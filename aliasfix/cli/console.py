@@ -11,8 +11,8 @@ from typing import Any, NoReturn, ParamSpec
 import typer
 from rich.console import Console
 
-from .errors import AliasfixError, NoEffectWarning
-from .plan import Plan
+from ..errors import AliasfixError, NoEffectWarning
+from ..plan import Plan
 
 Arguments = ParamSpec("Arguments")
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from ..errors import AliasfixError
+from ..recipe import Recipe
 from . import console
-from .errors import AliasfixError
-from .recipe import Recipe
 
 Filter = Annotated[str, typer.Option(help="The low-pass filter; a wider one aliases less and blurs more.")]
 Padding = Annotated[

@@ -1,0 +1,54 @@
+"""The command line: it parses, calls the API, and prints. One file a command.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 nothing to convert.
+"""
+
+import os
+import sys
+
+import typer
+
+from .compare import compare
+from .convert import convert
+from .demo import demo
+from .inspect import inspect
+from .names import list_names
+from .revert import revert
+from .verify import verify
+
+_HELP = """Anti-alias a trained network, keeping its weights.
+
+A MODEL is timm:NAME, torchvision:NAME, a NAME that either knows (timm's if both do),
+or package.module:factory.
+
+\b
+See what would be converted, and what not, and why:
+  aliasfix inspect torchvision:resnet18
+Convert your own checkpoint, then fine-tune it:
+  aliasfix convert resnet18 --checkpoint mine.pth --arg num_classes=10 -o out.pth
+See how a file was converted, and check it:
+  aliasfix inspect out.pth
+  aliasfix verify out.pth
+See what it does to the network, on your images:
+  aliasfix compare resnet18 out.pth --checkpoint mine.pth --images DIR --html out.html
+See all of that at work, offline:
+  aliasfix demo
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 nothing to convert.
+"""
+
+app = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command()(inspect)
+app.command()(convert)
+app.command()(revert)
+app.command()(verify)
+app.command("list")(list_names)
+app.command()(compare)
+app.command()(demo)
+
+
+def main() -> None:
+    """The entry point of the ``aliasfix`` command."""
+    # a factory of the user's lies where the command is called; last, so that nothing installed is hidden
+    sys.path.append(os.getcwd())
+    app()

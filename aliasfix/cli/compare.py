@@ -1,0 +1,158 @@
+"""``aliasfix compare``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+
+from .. import checkpoint, models, store
+from ..checkpoint import Checkpoint
+from ..comparison import Comparison, FilterSweep, figures, page
+from ..comparison import compare as compare_models
+from ..comparison import compare_filters as sweep_filters
+from ..comparison.filters import NothingToConvertError
+from ..wording import one_line
+from . import batch, console, options, targets
+
+
+@console.one_line_errors
+def compare(
+    target: Annotated[str, typer.Argument(metavar="A", show_default=False)],
+    images: options.Images,
+    other: Annotated[str | None, typer.Argument(metavar="[B]", show_default=False)] = None,
+    filters: options.Filters = None,
+    html: options.Html = None,
+    figures_in: options.Figures = None,
+    checkpoint_file: options.CheckpointFile = None,
+    arg: options.Arg = None,
+    padding: options.Padding = "reflect",
+    stem: options.Stem = "paper",
+    average: options.Average = "keep",
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    random_weights: options.RandomWeights = False,
+    trust_pickle: options.TrustPickle = False,
+    input_size: options.InputSize = None,
+    output: options.OutputKey = None,
+    passes: options.Passes = 5,
+    batch_size: options.BatchSize = 16,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    as_json: options.Json = False,
+) -> None:
+    """Measure two networks alike on your images, or one network with each of several filters.
+
+    A and B are models, or files that aliasfix converted; --checkpoint and --arg are those of the models. With
+    --filters there is no B: A is converted with each filter, and the command says which one it would take and
+    why; --padding, --stem, --average, --include and --exclude are those of the conversions.
+
+    \b
+    aliasfix compare resnet18 out.pth --checkpoint mine.pth --images photos --html out.html
+    aliasfix compare timm:resnet18 timm:resnet34 --images photos --json
+    aliasfix compare resnet18 --checkpoint mine.pth --filters rect2,tri3,bin4,bin5 --images photos
+    aliasfix compare mypackage.nets:make_net out.pth --images photos --output logits --figures figures
+    """
+    if (other is None) == (filters is None):
+        console.fail("give a second model, or --filters to compare on one", 2)
+    if checkpoint_file is not None and random_weights:
+        console.fail("--checkpoint and --random-weights exclude each other", 2)
+    names = [name.strip() for name in (filters or "tri3").split(",") if name.strip()]
+    recipes = [options.recipe(name, padding, stem, average, include, exclude) for name in names]
+    args, example = options.arguments(arg), options.example(input_size)
+    where = _device(device)
+    if html is not None:
+        page.check(html)
+    file = None if checkpoint_file is None else checkpoint.read(checkpoint_file, trust_pickle)
+    more: dict[str, Any] = {
+        "size": None if example is None else example.shape[-1],
+        "passes": passes,
+        "batch_size": batch_size,
+        "seed": seed,
+        "output": int(output) if output is not None and output.lstrip("-").isdecimal() else output,
+    }
+    pair = [(one, beside) for one, beside in ((target, other), (other, target)) if one is not None]
+    found = [_model(*named, file, args, random_weights, trust_pickle, seed).to(where) for named in pair]
+    sweep: FilterSweep | None = None
+    with console.working("measuring", spin=False):
+        if other is not None:
+            result = compare_models(found[0], found[1], str(images), names=_called(target, other), **more)
+        else:
+            try:
+                sweep = sweep_filters(found[0], names, str(images), recipe=recipes[0], **more)
+            except NothingToConvertError as error:
+                console.fail(error, 3)
+            result = sweep.best
+    show(result, sweep, html, figures_in, as_json)
+
+
+def _model(
+    target: str,
+    beside: str | None,
+    file: Checkpoint | None,
+    args: dict[str, Any],
+    random_weights: bool,
+    trust: bool,
+    seed: int,
+) -> nn.Module:
+    """A model by name, with its library's weights or those of the file; or a file that aliasfix converted.
+
+    Where the file does not say how its model is built, it is the model named ``beside`` it.
+    """
+    if targets.names_file(target):
+        with console.working(f"loading {target}"):
+            record = batch.read(Path(target), trust).record
+            if record is None:
+                console.fail(f"{target} was not converted by aliasfix: name its model, and it as --checkpoint {target}")
+            named = record.base is not None or beside is None or targets.names_file(beside)
+            fresh = None if named else models.build(targets.find(str(beside)), args, pretrained=False)
+            return store.load(target, fresh).eval()
+    source = targets.find(target)
+    if file is not None and source.library == "timm":
+        args = file.factory_args() | args
+    with console.working(f"building {source}"):
+        torch.manual_seed(seed)
+        model = models.build(source, args, pretrained=file is None and not random_weights)
+    if file is not None:
+        targets.load(model, file, source)
+    return model.eval()
+
+
+def _called(target: str, other: str) -> tuple[str, str]:
+    """What to call two models: files by their names."""
+    names = [Path(one).name if targets.names_file(one) else one for one in (target, other)]
+    return (names[0], names[1]) if names[0] != names[1] else (f"{names[0]} (A)", f"{names[1]} (B)")
+
+
+def _device(name: str) -> torch.device:
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        console.fail(f"--device {name}: {one_line(error)}", 2)
+
+
+def show(
+    found: Comparison, sweep: FilterSweep | None, html: Path | None, figures_in: Path | None, as_json: bool
+) -> None:
+    """Print what was found, and write what was asked for."""
+    if as_json:
+        console.print_json((sweep or found).as_dict())
+    else:
+        if sweep is not None:
+            console.print_table(sweep)
+            print()
+        console.print_table(found)
+    for text in found.notes:
+        console.note(text)
+    written = [] if html is None else [page.write(html, found, sweep)]
+    if figures_in is not None:
+        figures.write(found, figures_in, sweep)
+        written.append(figures_in)
+    for path in written:
+        (console.note if as_json else print)(f"written: {path}")
+    if all(measure.failed is not None for measure in found.measures):
+        console.fail(
+            f"nothing could be measured: {found.measures[0].failed if found.measures else 'no measure applies'}"
+        )

@@ -1,0 +1,51 @@
+"""``aliasfix list``."""
+
+import fnmatch
+import inspect
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from .. import filters, models
+from ..rule import rules
+from . import console, options
+
+
+@console.one_line_errors
+def list_names(
+    what: Annotated[str, typer.Argument(metavar="rules|filters|models", show_default=False)],
+    pattern: Annotated[str, typer.Argument(metavar="[GLOB]", show_default=False)] = "*",
+    as_json: options.Json = False,
+) -> None:
+    """List the rules, the filters, or the models that can be named.
+
+    \b
+    aliasfix list filters
+    aliasfix list models 'timm:resnet50*'
+    """
+    kinds: dict[str, Callable[[], dict[str, str]]] = {"rules": _rules, "filters": _filters, "models": _models}
+    if what not in kinds:
+        console.fail(f"{what}: choose one of {', '.join(kinds)}", 2)
+    with console.working(f"listing the {what}"):
+        named = {name: text for name, text in kinds[what]().items() if fnmatch.fnmatchcase(name, pattern)}
+    if as_json:
+        console.print_json(list(named))
+        return
+    width = max(map(len, named), default=0)
+    for name, text in named.items():
+        print(f"{name:{width}}  {text}".rstrip())
+
+
+def _rules() -> dict[str, str]:
+    described = {rule.name: (inspect.getdoc(type(rule)) or "").split("\n\n")[0] for rule in rules()}
+    return {name: " ".join(text.replace("``", "").split()) for name, text in described.items()}
+
+
+def _filters() -> dict[str, str]:
+    taps = {name: filters.taps(name, 2) for name in filters.names()}
+    return {name: "at stride 2: " + " ".join(f"{tap:.4g}" for tap in row) for name, row in taps.items()}
+
+
+def _models() -> dict[str, str]:
+    return {f"{library}:{name}": "" for library in models.LIBRARIES for name in models.names(library)}
