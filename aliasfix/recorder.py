@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from . import shapes
 from .trace import Extent, Frame, Trace
 
 BACKINGS = ("meta", "fake", "real")
@@ -215,7 +216,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         args, kwargs = _map(args, self._lift), _map(kwargs or {}, self._lift)
         given = {id(t): (t, t._version) for t in _tensors((args, kwargs))}
-        out = func(*args, **kwargs)
+        out = shapes.run(func, args, kwargs) if self.backing == "meta" else func(*args, **kwargs)
         results = list(_tensors(out))
         mutated = [t for t, version in given.values() if t._version != version]
         if not results and not mutated:

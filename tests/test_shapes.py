@@ -1,0 +1,53 @@
+"""What a function returns on the meta device: the shape and dtype that it returns elsewhere, or PyTorch's refusal."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from aliasfix import shapes
+
+R = torch.rand
+FITTING = {
+    "batch_norm": (F.batch_norm, (R(2, 3, 4, 4), R(3), R(3))),
+    "batch_norm of channels_last": (F.batch_norm, (R(2, 3, 4, 4).to(memory_format=torch.channels_last), R(3), R(3))),
+    "batch_norm without statistics": (F.batch_norm, (R(2, 3, 4, 4), None, None, None, None, True)),
+    "layer_norm": (F.layer_norm, (R(2, 5, 3), (3,), R(3), R(3))),
+    "layer_norm over two axes": (F.layer_norm, (R(2, 5, 3), [5, 3])),
+    "gelu": (F.gelu, (R(2, 3).half(),)),
+    "linear": (F.linear, (R(2, 5, 3), R(7, 3), R(7))),
+    "linear of one row": (F.linear, (R(3), R(7, 3))),
+    "linear of a vector": (F.linear, (R(2, 3), R(3))),
+    "attention": (F.scaled_dot_product_attention, (R(2, 4, 5, 8), R(2, 4, 7, 8), R(2, 4, 7, 6))),
+    "attention of one head": (F.scaled_dot_product_attention, (R(2, 1, 5, 8), R(2, 4, 7, 8), R(2, 4, 7, 8))),
+}
+MISFITTING = {
+    "batch_norm": (F.batch_norm, (R(2, 4, 4, 4), R(3), R(3))),
+    "layer_norm": (F.layer_norm, (R(2, 5, 4), (3,), R(3), R(3))),
+    "layer_norm's weight": (F.layer_norm, (R(2, 5, 3), (3,), R(4))),
+    "linear": (F.linear, (R(2, 5, 4), R(7, 3), R(7))),
+    "attention": (F.scaled_dot_product_attention, (R(2, 4, 5, 8), R(2, 4, 7, 9), R(2, 4, 7, 6))),
+}
+
+
+def meta(args):
+    return tuple(arg.to("meta") if isinstance(arg, torch.Tensor) else arg for arg in args)
+
+
+@pytest.mark.parametrize(("func", "args"), FITTING.values(), ids=FITTING)
+def test_the_result_is_like_the_real_one(func, args):
+    real, told = func(*args), shapes.run(func, meta(args), {})
+    assert (told.shape, told.dtype, told.stride()) == (real.shape, real.dtype, real.stride())
+    assert told.is_meta
+
+
+@pytest.mark.parametrize(("func", "args"), MISFITTING.values(), ids=MISFITTING)
+def test_what_does_not_fit_fails_as_it_does_without(func, args):
+    with pytest.raises(RuntimeError):
+        func(*meta(args))
+    with pytest.raises(RuntimeError):
+        shapes.run(func, meta(args), {})
+
+
+def test_inputs_by_name():
+    given = {"weight": R(7, 3).to("meta"), "input": R(2, 3).to("meta")}
+    assert shapes.run(F.linear, (), given).shape == (2, 7)
