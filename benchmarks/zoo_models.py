@@ -37,7 +37,7 @@ def image(channels: int, *size: int) -> Callable[[nn.Module], torch.Tensor]:
 def _timm() -> Iterator[Entry]:
     import timm
 
-    for name in timm.list_models():
+    for name in timm.list_models(exclude_filters="aliasfix"):  # which opens converted directories
         yield Entry("timm", name, lambda name=name: timm.create_model(name))
 
 

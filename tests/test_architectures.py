@@ -91,15 +91,24 @@ def in_double(*models: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
+def assert_identity(converted: Converted, x: Tensor) -> None:
+    """To 1e-5 of the output's scale. Where float32 computes the original itself less exactly than that, as some
+    processors do legacy_senet154, to no more than the original is off, and to 1e-12 in float64."""
+    original = converted.original(x)
+    error = scale_error(original, converted.delta1(x))
+    if error > 1e-5:
+        with in_double(converted.original, converted.delta1):
+            exact = converted.original(x.double())
+            assert scale_error(exact, converted.delta1(x.double())) <= 1e-12
+        assert error <= scale_error(exact.float(), original)
+
+
 def test_delta1_is_the_identity_at_its_own_size(converted: Converted) -> None:
-    x = images(converted.own)
-    assert scale_error(converted.original(x), converted.delta1(x)) <= 1e-5
+    assert_identity(converted, images(converted.own))
 
 
-@torch.no_grad()
 def test_delta1_is_the_identity_at_an_odd_size(converted: Converted) -> None:
-    x = images(converted.odd)
-    assert scale_error(converted.original(x), converted.delta1(x)) <= 1e-5
+    assert_identity(converted, images(converted.odd))
 
 
 @torch.no_grad()
