@@ -111,7 +111,7 @@ class _Recorder(TorchFunctionMode):
         self.alive: list[Any] = []  # ids stay unique as long as their objects live
         self.twins: dict[int, Tensor] = {}
         self.calls: Counter[str] = Counter()
-        self.methods: dict[FrameType, tuple[str, str, int] | None] = {}
+        self.methods: dict[FrameType, tuple[str, str] | None] = {}
         self.counts: dict[FrameType, Counter[str]] = {}
 
     # -- running ---------------------------------------------------------------------------------------------
@@ -295,13 +295,13 @@ class _Recorder(TorchFunctionMode):
                 self.counts[frame] = Counter()
             method = self.methods[frame]
             if method is not None:
-                running.add(method[:2])
+                running.add(method)
                 found.append(Extent(*method, self.counts[frame][op]))
                 self.counts[frame][op] += 1
         return tuple(reversed(found))
 
-    def _method(self, frame: FrameType, running: set[tuple[str, str]]) -> tuple[str, str, int] | None:
-        """The module path and method name of a Python frame, and which invocation of it this is."""
+    def _method(self, frame: FrameType, running: set[tuple[str, str]]) -> tuple[str, str] | None:
+        """The module path and method name of a Python frame, whose invocation is counted."""
         code = frame.f_code
         if code.co_argcount == 0 or code.co_varnames[0] != "self":
             return None
@@ -314,7 +314,7 @@ class _Recorder(TorchFunctionMode):
         if (path, code.co_name) in running:
             return None
         self.trace.invocations[path, code.co_name] += 1
-        return path, code.co_name, self.trace.invocations[path, code.co_name] - 1
+        return path, code.co_name
 
 
 def _held(x: Any) -> Any:

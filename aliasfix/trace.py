@@ -36,13 +36,11 @@ class Frame:
 class Extent:
     """The position of an operation within one invocation of a method of a module.
 
-    ``index`` counts the operations of the same name since that invocation began; ``invocation`` is a number of
-    its own for each invocation in the pass.
+    ``index`` counts the operations of the same name since that invocation began.
     """
 
     path: str
     method: str
-    invocation: int
     index: int
 
 
