@@ -90,7 +90,7 @@ def _check(entry: Entry, device: str, large: float, line: dict[str, Any]) -> Non
     args = tuple(_batch_of_one(a) for a in args)
     if plan.converted and not on_meta:  # else nothing is changed that could differ
         _identity(entry, model, args, kwargs, recorded, line)
-    shapes = _shapes(model, args)
+    shapes = _shapes(model, args) if plan.converted else None
     start = time.process_time()
     aliasfix.convert(model, "tri3", example_input=args, inplace=True)
     line["seconds_convert"] = round(time.process_time() - start, 3)
