@@ -1,7 +1,9 @@
 """Write a model as an ONNX file or a ``torch.export`` program, once the file is seen to compute the same."""
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,14 +54,26 @@ def export(
     if unknown := set(dynamic) - set(DYNAMIC):
         raise AliasfixError(f"dynamic={sorted(unknown)}: choose of {', '.join(DYNAMIC)}")
     x = _drawn(model, example_input, "batch" in dynamic)
-    with fingerprint.evaluating(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporters' remarks on themselves are not the user's
+    with fingerprint.evaluating(model), _quiet():
         program = _program(model, x, dynamic)
         save, open_file = _as_onnx(model, program) if onnx else (partial(_save_pt2, program), _open_pt2)
         with saving.replacing(path) as temporary:
             save(temporary)
             run = open_file(temporary)
             return None if run is None else _difference(model, run, [x, *_others(x, dynamic)], path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' remarks on themselves: of sizes that are open, pages."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def check(path: str | Path) -> Path:

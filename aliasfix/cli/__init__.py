@@ -15,6 +15,7 @@ from .export import export
 from .inspect import inspect
 from .names import list_names
 from .revert import revert
+from .run import run
 from .verify import verify
 
 _HELP = """Anti-alias a trained network, keeping its weights.
@@ -32,6 +33,8 @@ See how a file was converted, and check it:
   aliasfix verify out.pth
 Export it to where it runs:
   aliasfix export out.pth -o out.onnx
+Train or validate with a script that knows nothing of aliasfix:
+  aliasfix run validate.py --model local-dir:converted --pretrained --data-dir DIR
 See what it does to the network, on your images:
   aliasfix compare resnet18 out.pth --checkpoint mine.pth --images DIR --html out.html
 See all of that at work, offline:
@@ -48,6 +51,7 @@ app.command()(verify)
 app.command()(export)
 app.command("list")(list_names)
 app.command()(compare)
+app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(run)
 app.command()(demo)
 
 
