@@ -4,6 +4,7 @@ from . import filters, registration
 from .comparison import Comparison, FilterSweep, compare, compare_filters
 from .conversion import convert, inspect, report, revert
 from .errors import AliasfixError, LatticeWarning, NoEffectWarning
+from .hub import push_to_hub
 from .plan import Plan, Step
 from .recipe import Recipe
 from .store import load, save
@@ -28,6 +29,7 @@ __all__ = [
     "filters",
     "inspect",
     "load",
+    "push_to_hub",
     "report",
     "revert",
     "save",

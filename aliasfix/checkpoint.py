@@ -155,7 +155,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def _read_torch(path: Path, trust: bool) -> Checkpoint:
-    _check_whole(path)
+    check_whole(path)
     content = _unpickle(path, trust)
     if isinstance(content, nn.Module):
         content = content.state_dict()
@@ -181,8 +181,12 @@ def _is_state(value: object) -> bool:
     )
 
 
-def _check_whole(path: Path) -> None:
-    """Compare the checksums of the file's parts: ``torch.load`` would take a flipped bit for a weight."""
+def check_whole(path: Path) -> None:
+    """Compare the checksums of the file's parts: ``torch.load`` would take a flipped bit for a weight.
+
+    Raises:
+        AliasfixError: the file is damaged, no checkpoint, or a program.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(2)
@@ -193,6 +197,7 @@ def _check_whole(path: Path) -> None:
         if start != b"PK":
             raise AliasfixError(f"{path} is no checkpoint: neither a zip file nor a pickle")
         with zipfile.ZipFile(path) as archive:
+            _check_kind(path, archive.namelist())
             packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
             if packed:
                 raise AliasfixError(f"{path} is refused: {listing(packed)} is compressed, and torch compresses nothing")
@@ -207,6 +212,16 @@ def _check_whole(path: Path) -> None:
         raise AliasfixError(f"{path} is damaged or cut short: {one_line(error)}") from error
     if damaged:
         raise AliasfixError(f"{path} is damaged: the checksum of {damaged} does not match")
+
+
+def _check_kind(path: Path, parts: list[str]) -> None:
+    """Refuse the zip files of torch that hold a program: its operations are fixed, there are no modules to change."""
+    for kind, mark in {"torch.export": "archive_format", "TorchScript": "constants.pkl"}.items():
+        if any(part.partition("/")[2] == mark for part in parts):
+            raise AliasfixError(
+                f"{path} is a program of {kind}, which stays as it is: convert the module that it was made from, then "
+                f"make the program again"
+            )
 
 
 def _unpickle(path: Path, trust: bool) -> Any:

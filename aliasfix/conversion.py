@@ -183,6 +183,8 @@ def _copy(model: nn.Module) -> nn.Module:
 
 def _refuse(model: nn.Module) -> None:
     """Stop at what Python does not run as a plain module, and say what to convert instead."""
+    if isinstance(model, torch.export.ExportedProgram):
+        raise AliasfixError("the model is a program of torch.export: convert the module it was made from, then export")
     if not isinstance(model, nn.Module):
         raise AliasfixError(f"aliasfix takes a torch.nn.Module, not a {type(model).__name__}")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):

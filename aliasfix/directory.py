@@ -42,7 +42,7 @@ def base(path: Path) -> tuple[str, dict[str, Any]]:
     """What builds the model of a directory, and with which arguments.
 
     Raises:
-        AliasfixError: a directory that neither timm nor aliasfix wrote.
+        AliasfixError: a directory that neither timm, nor transformers, nor aliasfix wrote.
     """
     config = read_config(path)
     args = config.get("model_args") or {}
@@ -54,6 +54,8 @@ def base(path: Path) -> tuple[str, dict[str, Any]]:
         return str(record.base), dict(record.base_args)
     if not isinstance(architecture, str):
         kind = config.get("architectures") or config.get("model_type")
+        if "model_type" in config and isinstance(kind, list) and kind and isinstance(kind[0], str):
+            return f"transformers:{kind[0]}", {"config": os.fspath(path)}
         raise AliasfixError(
             f"{path / CONFIG} names no architecture of timm's{f' but {kind}' if kind else ''}: name what builds the "
             f"model, and the directory as --checkpoint {path}"

@@ -37,7 +37,7 @@ def load(model: nn.Module, checkpoint: Checkpoint, name: str = "the model") -> N
         MisfitError: keys that are missing, unexpected or of another shape.
     """
     own = model.state_dict()
-    state = checkpoint.state if checkpoint.state.keys() == own.keys() else _unwrapped(checkpoint.state)
+    state = versioned(checkpoint.state if checkpoint.state.keys() == own.keys() else _unwrapped(checkpoint.state), own)
     shapes = {
         key: (tuple(value.shape), tuple(own[key].shape))
         for key, value in state.items()
@@ -52,6 +52,19 @@ def load(model: nn.Module, checkpoint: Checkpoint, name: str = "the model") -> N
     missing = [key for key in missing if key not in shapes]
     if missing or unexpected or shapes:
         raise MisfitError(_misfit(checkpoint.path, name, missing, unexpected, shapes))
+
+
+def versioned(state: State, own: State) -> State:
+    """Weights with the versions of a model's modules, where the file has none: safetensors has no place for them.
+
+    Without them torch takes a file for one of its oldest, which torchvision's MNASNet refuses; a file whose keys are
+    those of the model is none.
+    """
+    if hasattr(state, "_metadata") or state.keys() != own.keys():
+        return state
+    result = OrderedDict(state)
+    result._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined]
+    return result
 
 
 def _misfit(

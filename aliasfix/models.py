@@ -1,9 +1,9 @@
 """Find a model by name and build it.
 
 A model is named ``timm:NAME``, ``torchvision:NAME``, by a bare name that either library knows, or
-``package.module:factory``. A bare name that both know is timm's: the checkpoints of timm's trainer
-name their model barely, so the same name then means the same network. `Source.also` says that
-there was a choice.
+``package.module:factory``; ``transformers:CLASS`` is built from the ``config.json`` of a directory.
+A bare name that both know is timm's: the checkpoints of timm's trainer name their model barely, so
+the same name then means the same network. `Source.also` says that there was a choice.
 """
 
 import contextlib
@@ -13,11 +13,13 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
+from . import directory
 from .errors import AliasfixError
 from .wording import one_line
 
@@ -84,7 +86,9 @@ def build(spec: str | Source, args: Mapping[str, Any] | None = None, pretrained:
     """
     source = find(spec) if isinstance(spec, str) else spec
     given = dict(args or {})
-    prepare = {"timm": _timm_call, "torchvision": _torchvision_call}.get(source.library)
+    prepare = {"timm": _timm_call, "torchvision": _torchvision_call, "transformers": _transformers_call}.get(
+        source.library
+    )
     if prepare is None:
         factory = _factory(source.library, source.name)
         model = _call(source, lambda: factory(**given), given)
@@ -166,6 +170,26 @@ def _torchvision_call(name: str, args: dict[str, Any], pretrained: bool) -> Call
     return lambda: models.get_model(name, **(weights | args))
 
 
+def _transformers_call(name: str, args: dict[str, Any], pretrained: bool) -> Callable[[], Any]:
+    """A model of Hugging Face's, from the ``config.json`` of a directory: it is built here, and nothing is fetched."""
+    transformers, kind = _load("transformers"), _factory("transformers", name)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        raise AliasfixError(f"transformers:{name} is no model")
+    if set(args) != {"config"}:
+        raise AliasfixError(f"transformers:{name} is built from a directory with a config.json: --arg config=DIR")
+    if pretrained:
+        raise AliasfixError(
+            f"transformers:{name} has no weights of its own: give --checkpoint FILE or --random-weights"
+        )
+    config = directory.read_config(Path(args["config"]))
+
+    def call() -> Any:
+        with _offline():
+            return kind(kind.config_class.from_dict(config))  # type: ignore[attr-defined]
+
+    return call
+
+
 def _factory(module_name: str, name: str) -> Callable[..., Any]:
     """The factory of the user's own: naming it is the consent to import it."""
     if not all(part.isidentifier() for part in [*module_name.split("."), name]):
@@ -214,12 +238,22 @@ def _offline_if_unreachable() -> Iterator[None]:
     """
     import huggingface_hub
 
-    constants = huggingface_hub.constants
-    before = constants.HF_HUB_OFFLINE
     try:
-        huggingface_hub.get_session().head(constants.ENDPOINT, timeout=5)
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=5)
+        reached: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     except Exception:
-        constants.HF_HUB_OFFLINE = True
+        reached = _offline()
+    with reached:
+        yield
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Without the Hugging Face hub."""
+    import huggingface_hub
+
+    constants = huggingface_hub.constants
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
         yield
     finally:

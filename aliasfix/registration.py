@@ -85,7 +85,7 @@ def aliasfix(
     """
     import timm
 
-    from . import models, store
+    from . import loading, models, store
 
     if record is None:
         raise AliasfixError("timm's model 'aliasfix' is opened from a directory: timm.create_model('local-dir:PATH')")
@@ -105,14 +105,16 @@ def aliasfix(
     config = {**config, **(pretrained_cfg_overlay or {}), "architecture": directory.ARCHITECTURE}
     config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     if pretrained:
-        if config.get("source") == "local-dir":
-            directory.plain_file(Path(config["file"]), directory.WEIGHTS)
+        given = config
+        if config.get("source") == "local-dir":  # the files of a hub come to timm
+            file, _ = store.read(Path(config["file"]))
+            given = config | {"source": "", "state_dict": loading.versioned(file.state, model.state_dict())}
         classes = getattr(model, "num_classes", args.get("num_classes", config.get("num_classes")))
         if library == "torchvision" and classes != config.get("num_classes"):
             raise AliasfixError(f"{known.base} has weights for {config.get('num_classes')} classes, not {classes}")
         timm.models.load_pretrained(
             model,
-            config,
+            given,
             num_classes=config.get("num_classes", 1000) if classes is None else classes,
             in_chans=getattr(model, "in_chans", args.get("in_chans", known.base_args.get("in_chans", 3))),
             cache_dir=cache_dir,

@@ -105,16 +105,11 @@ def load(path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | N
         UserWarning: the output is not what it was when the model was saved.
     """
     path = Path(path)
-    file = directory.read(path) if path.is_dir() else checkpoint.read(path)
-    record = file.record
-    if record is None:
-        raise AliasfixError(_unrecorded(file))
+    file, record = read(path)
     if recipe is not None and recipe != record.plan.recipe:
         raise AliasfixError(
             f"{path} was converted with another recipe: {recipe_difference(record.plan.recipe, recipe)}"
         )
-    if record.weights is not None and record.weights != digest_of_weights(file.state):
-        raise AliasfixError(f"{path}: its weights are not those that it was saved with: damaged or edited")
     if model is None:
         model = _build(file, record)
         convert_as(model, record.plan, path)
@@ -132,6 +127,21 @@ def load(path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | N
     if record.fingerprint is not None and (difference := fingerprint.check(model, record.fingerprint)):
         warnings.warn(f"{path}: {difference} from what it was when the model was saved", stacklevel=2)
     return model
+
+
+def read(path: Path) -> tuple[Checkpoint, Record]:
+    """A file or directory of a converted model, and its record; the weights are those that were saved.
+
+    Raises:
+        AliasfixError: it is damaged, edited, of a newer format, or of no converted model.
+    """
+    file = directory.read(path) if path.is_dir() else checkpoint.read(path)
+    record = file.record
+    if record is None:
+        raise AliasfixError(_unrecorded(file))
+    if record.weights is not None and record.weights != digest_of_weights(file.state):
+        raise AliasfixError(f"{path}: its weights are not those that it was saved with: damaged or edited")
+    return file, record
 
 
 def convert_as(model: nn.Module, plan: Plan, path: str | Path) -> None:

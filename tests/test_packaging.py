@@ -29,6 +29,7 @@ PUBLIC = [
     "filters",
     "inspect",
     "load",
+    "push_to_hub",
     "report",
     "revert",
     "save",

@@ -1,12 +1,15 @@
 """timm opens a converted directory once aliasfix is imported, and refuses it otherwise."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
@@ -98,6 +101,32 @@ def test_a_link_is_refused_by_timm_too(out: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to(out / "model.safetensors")
     with pytest.raises(aliasfix.AliasfixError, match="is a link"):
         create(tmp_path)
+
+
+def test_timm_is_given_no_other_weights_than_those_saved(model: nn.Module, out: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    shutil.copytree(out, path)
+    with safetensors.safe_open(path / "model.safetensors", "pt") as file:
+        metadata, state = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    state["classifier.bias"][0] += 1
+    safetensors.torch.save_file(state, path / "model.safetensors", metadata)
+    with pytest.raises(aliasfix.AliasfixError, match="its weights are not those"):
+        create(path)
+    other = aliasfix.convert(aliasfix.revert(model), "bin5")
+    aliasfix.save(other, tmp_path / "other", base=f"timm:{NAME}", base_args={"num_classes": 7})
+    os.replace(tmp_path / "other" / "model.safetensors", path / "model.safetensors")
+    with pytest.raises(aliasfix.AliasfixError, match="of two conversions: filter 'tri3', not 'bin5'"):
+        create(path)
+
+
+@torch.no_grad()
+def test_a_model_that_refuses_weights_without_versions(tmp_path: Path) -> None:
+    import torchvision
+
+    net = aliasfix.convert(draw(torchvision.models.mnasnet0_5()))
+    aliasfix.save(net, tmp_path / "out", base="torchvision:mnasnet0_5")
+    for opened in (aliasfix.load(tmp_path / "out"), create(tmp_path / "out")):
+        assert torch.equal(opened(images()), net(images()))
 
 
 def test_the_name_alone_says_where_it_comes_from() -> None:

@@ -11,9 +11,11 @@ import typer
 from .compare import compare
 from .convert import convert
 from .demo import demo
+from .export import export
 from .inspect import inspect
 from .names import list_names
 from .revert import revert
+from .run import run
 from .verify import verify
 
 _HELP = """Anti-alias a trained network, keeping its weights.
@@ -29,6 +31,10 @@ Convert your own checkpoint, then fine-tune it:
 See how a file was converted, and check it:
   aliasfix inspect out.pth
   aliasfix verify out.pth
+Export it to where it runs:
+  aliasfix export out.pth -o out.onnx
+Train or validate with a script that knows nothing of aliasfix:
+  aliasfix run validate.py --model local-dir:converted --pretrained --data-dir DIR
 See what it does to the network, on your images:
   aliasfix compare resnet18 out.pth --checkpoint mine.pth --images DIR --html out.html
 See all of that at work, offline:
@@ -42,8 +48,10 @@ app.command()(inspect)
 app.command()(convert)
 app.command()(revert)
 app.command()(verify)
+app.command()(export)
 app.command("list")(list_names)
 app.command()(compare)
+app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(run)
 app.command()(demo)
 
 

@@ -1,5 +1,6 @@
 """``aliasfix convert``."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,6 +55,7 @@ def convert(
     aliasfix convert timm:resnet50 --checkpoint model_best.pth.tar -o converted.pth.tar
     aliasfix convert timm:resnet50 --checkpoint mine.pth -o converted/    # timm opens local-dir:converted
     aliasfix convert downloads/resnet50/ -o converted/                    # a directory that timm wrote
+    aliasfix convert downloads/hf-resnet/ -o converted.safetensors        # one that transformers wrote
     aliasfix convert timm:resnet50 --checkpoint runs/ -o converted-runs/  # all that are in runs/
     aliasfix convert mypackage.nets:make_net --checkpoint net.pt --filter bin5 --padding zero -o net-aliasfix.pt
     """
@@ -182,6 +184,8 @@ def _check_blurs(file: Checkpoint | None, model: nn.Module) -> None:
 
 def _check_usage(target: str, output: str, checkpoints: list[Path], random_weights: bool) -> None:
     if targets.names_file(target):
+        if Path(target).suffix != ".safetensors" and os.path.isfile(target):
+            checkpoint.check_whole(Path(target))  # of a program there is no model to name
         console.fail(f"{target} is a file: name its model, and the file as --checkpoint {target}", 2)
     if checkpoints and random_weights:
         console.fail("--checkpoint and --random-weights exclude each other", 2)

@@ -19,7 +19,7 @@ from . import batch, console
 
 def names_file(target: str) -> bool:
     """Whether an argument is a file or directory rather than a model's name."""
-    looks = ":" not in target and (os.sep in target or Path(target).suffix in saving.SUFFIXES)
+    looks = ":" not in target and (os.sep in target or Path(target).suffix in (*saving.SUFFIXES, ".pt2"))
     return looks or os.path.isfile(target) or directory.is_model(Path(target))
 
 
