@@ -83,7 +83,7 @@ def compare(
                 sweep = sweep_filters(found[0], names, str(images), recipe=recipes[0], **more)
             except NothingToConvertError as error:
                 console.fail(error, 3)
-            result = sweep.best
+            result = sweep.comparison
     show(result, sweep, html, figures_in, as_json)
 
 

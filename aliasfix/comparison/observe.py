@@ -81,6 +81,14 @@ class Observation:
     sites: dict[str, float] = field(default_factory=dict)
     """Mean fold-over by the plan's path."""
 
+    def join(self, other: Observation) -> None:
+        """Take in what another pass over the same images found."""
+        self.values |= other.values
+        self.failed |= other.failed
+        self.layers |= other.layers
+        self.sites |= other.sites
+        self.diagonal = self.diagonal or other.diagonal
+
 
 def probe(model: nn.Module, views: Views, output: Output, name: str) -> tuple[int, ...]:
     """The shape of what a model returns for one image.

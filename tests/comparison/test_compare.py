@@ -198,7 +198,7 @@ def test_filters_are_ranked_and_one_is_taken(swept):
     assert {row.filter for row in swept.rows} == {"rect2", "tri3"}
     assert swept.original.agreement == 1
     assert swept.taken in swept.verdict
-    assert swept.best.plan.recipe.filter == swept.taken
+    assert swept.comparison.plan.recipe.filter == swept.taken
     converted = aliasfix.convert(net, swept.taken)
     alone = measure.crop_consistency(converted, noise(), size=16, margin=8, passes=2)
     row = next(row for row in swept.rows if row.filter == swept.taken)
@@ -206,7 +206,7 @@ def test_filters_are_ranked_and_one_is_taken(swept):
     assert row.bytes > swept.original.bytes
     assert json.loads(swept.to_json())["taken"] == swept.taken
     assert aliasfix.report(net) is None
-    assert [m.name for m in swept.best.measures] == [
+    assert [m.name for m in swept.comparison.measures] == [
         "consistency", "change", "variation", "withstands", "probability", "agreement", "features", "aliasing"
     ]  # fmt: skip
 
@@ -220,6 +220,19 @@ def test_sweeps_that_make_no_sense():
     ):
         with pytest.raises(AliasfixError, match=message):
             aliasfix.compare_filters(model, filters, noise(), size=16, margin=8, **QUICK)
+    with pytest.raises(AliasfixError, match="detail='bin4' is none of the filters compared: rect2, tri3"):
+        aliasfix.compare_filters(net, ["rect2", "tri3"], noise(), detail="bin4")
+
+
+def test_any_filter_can_be_shown_in_detail(swept):
+    other = next(row.filter for row in swept.rows if row.filter != swept.taken)
+    found = aliasfix.compare_filters(classifier(), ["rect2", "tri3"], noise(), size=16, margin=8, detail=other, **QUICK)
+    assert found.taken == swept.taken
+    assert found.comparison.names == ("original", other)
+    assert found.comparison.plan.recipe.filter == other
+    row = next(row for row in found.rows if row.filter == other)
+    assert row.features == pytest.approx(found.comparison["features"].b.mean)
+    assert row.features < found.original.features
 
 
 def test_memory_by_hand():
