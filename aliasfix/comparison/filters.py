@@ -32,7 +32,7 @@ class NothingToConvertError(AliasfixError):
 
 
 ORIGINAL = "original"
-LIGHT = (*(name for name in CLASSIFIER if name != "withstands"), "features")
+LIGHT = (*(name for name in CLASSIFIER if name not in ("withstands", "corruption")), "features")
 """What every filter is measured by; the one shown in detail by everything."""
 
 
@@ -128,6 +128,7 @@ def compare_filters(
     *,
     recipe: Recipe | None = None,
     detail: str | None = None,
+    corruptions: bool = False,
     size: int | None = None,
     margin: int | None = None,
     passes: int = 5,
@@ -169,7 +170,7 @@ def compare_filters(
     setting = Setting(passes, diagonal, reach, feature_images, feature_shifts, batch_size, seed, output)
     with noted() as notes:
         views = Views(images, model, size, margin)
-        wanted = choose(model, model, views, setting, (ORIGINAL, ORIGINAL), None)
+        wanted = choose(model, model, views, setting, (ORIGINAL, ORIGINAL), None, corruptions)
         if "consistency" not in wanted:
             raise AliasfixError("a sweep of filters needs a classifier: compare the two networks instead")
         light, rest = [n for n in wanted if n in LIGHT], [n for n in wanted if n not in LIGHT]

@@ -58,6 +58,14 @@ def test_page_holds_everything_and_needs_nothing(swept):
     assert text == page.page(swept.comparison, swept)
 
 
+def test_labels_give_the_figure_of_accuracy_by_position(labelled):
+    text = page.page(labelled)
+    assert text.count('<figure id="figure-positions-') == 2
+    for low_or_high in (f"{100 * labelled.grid.a.max():.1f}%", f"{100 * labelled.grid.a.mean():.1f}%"):
+        assert low_or_high in text
+    Reader(text)
+
+
 def test_names_are_escaped(found):
     named = dataclasses.replace(found, names=("<b>one</b>", 'two & "three"'))
     assert "<b>" not in page.page(named)
