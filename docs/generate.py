@@ -14,10 +14,9 @@ from aliasfix.rule import rules
 ROOT = Path(__file__).parents[1]
 EXAMPLE = "lp_pool"
 HEADINGS = {
-    "movement": "features move",
+    "features": "features move",
     "consistency": "consistency",
     "agreement": "top-1 agreement",
-    "confidence": "confidence",
 }
 
 
@@ -42,10 +41,11 @@ def equations(rule):
 def photographs():
     """The measured table of ``benchmarks/photographs.py``."""
     result = load("photographs")
-    rows = [f"| filter | {' | '.join(HEADINGS.values())} |", "|---|" + "---:|" * len(HEADINGS)]
-    for filter, figures in result["means"].items():
-        shares = [f"{figures[key]:.1%}" for key in HEADINGS]
-        rows.append(f"| {filter} | {' | '.join(shares)} |")
+    original = result["original"]
+    rows = [f"| filter | {' | '.join(HEADINGS.values())} | memory |", "|---|" + "---:|" * (len(HEADINGS) + 1)]
+    for row in (original, *result["filters"]):
+        shares = [f"{row[key]:.1%}" for key in HEADINGS]
+        rows.append(f"| {row['filter']} | {' | '.join(shares)} | ×{row['bytes'] / original['bytes']:.2f} |")
     return "\n".join(rows)
 
 

@@ -37,6 +37,8 @@ def compare(
     input_size: options.InputSize = None,
     output: options.OutputKey = None,
     passes: options.Passes = 5,
+    reach: options.Reach = 2,
+    corruptions: options.Corruptions = False,
     batch_size: options.BatchSize = 16,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
@@ -68,6 +70,8 @@ def compare(
     more: dict[str, Any] = {
         "size": None if example is None else example.shape[-1],
         "passes": passes,
+        "reach": reach,
+        "corruptions": corruptions,
         "batch_size": batch_size,
         "seed": seed,
         "output": int(output) if output is not None and output.lstrip("-").isdecimal() else output,
@@ -83,7 +87,7 @@ def compare(
                 sweep = sweep_filters(found[0], names, str(images), recipe=recipes[0], **more)
             except NothingToConvertError as error:
                 console.fail(error, 3)
-            result = sweep.best
+            result = sweep.comparison
     show(result, sweep, html, figures_in, as_json)
 
 

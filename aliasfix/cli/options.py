@@ -96,6 +96,10 @@ OutputKey = Annotated[
     str | None,
     typer.Option("--output", metavar="KEY", help="Where the tensor is in what the models return: a key or an index."),
 ]
+Corruptions = Annotated[
+    bool, typer.Option("--corruptions", help="Measure errors under the 15 corruptions of ImageNet-C, too: slow.")
+]
+Reach = Annotated[int, typer.Option(min=1, help="An adversary may shift the image by so many pixels.")]
 Passes = Annotated[int, typer.Option(min=1, help="Pairs of shifts that are drawn for each image.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Most inputs that a model is given at a time.")]
 Seed = Annotated[int, typer.Option(help="Of the shifts that are drawn, and of the intervals.")]

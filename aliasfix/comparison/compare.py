@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from aliasfix.comparison.bootstrap import paired
+from aliasfix.comparison.classes import imagenet_names
 from aliasfix.comparison.observe import CLASSIFIER, INSIDE, KINDS, MAPS, Observation, Setting, observe, probe
-from aliasfix.comparison.result import Comparison, Curve, Layer, Measure
+from aliasfix.comparison.result import Comparison, Corruptions, Curve, Layer, Measure, Positions
 from aliasfix.comparison.sites import example_of, layers, plan_of
 from aliasfix.comparison.views import Views, thumbnail
 from aliasfix.errors import AliasfixError
+from aliasfix.measure import CorruptionErrors, Sweep, accuracy_by_position, mean_corruption_error
 from aliasfix.measure.inputs import Images
 from aliasfix.measure.running import Output
 from aliasfix.plan import Plan
@@ -32,6 +34,7 @@ def compare(
     *,
     names: tuple[str, str] = ("original", "converted"),
     metrics: Sequence[str] | None = None,
+    corruptions: bool = False,
     size: int | None = None,
     margin: int | None = None,
     passes: int = 5,
@@ -58,7 +61,9 @@ def compare(
         images: a folder, or a list, tensor or data loader of normalised images, with or without labels; its ``names``,
             if it has such a list, are what the images are called.
         names: what to call the two.
-        metrics: which measures; by default all that apply.
+        metrics: which measures; by default all that apply, without corruptions.
+        corruptions: measure errors under the fifteen corruptions of ImageNet-C at five severities, too: slow, and for
+            a folder only. Without labels, an error is another class than the network's own of the clean image.
         size: side of the networks' input; by default what the first's configuration says, else 224 for a folder and
             the images' own otherwise.
         margin: pixels around it that crops are shifted in, 32 for a folder; shifts are circular where it is 0.
@@ -89,7 +94,7 @@ def compare(
     setting = Setting(passes, diagonal, reach, feature_images, feature_shifts, batch_size, seed, output)
     with noted() as notes:
         views = Views(images, a, size, margin)
-        wanted = choose(a, b, views, setting, names, metrics)
+        wanted = choose(a, b, views, setting, names, metrics, corruptions)
         plan, followed = _sites(a, b, views, wanted, notes)
         first = observe(a, views, wanted, setting, plan=plan, layers=followed)
         second = observe(b, views, wanted, setting, plan=plan, layers=followed, reference=first)
@@ -105,6 +110,7 @@ def choose(
     setting: Setting,
     names: tuple[str, str],
     metrics: Sequence[str] | None,
+    corruptions: bool = False,
 ) -> list[str]:
     """The measures that apply to what both networks return, of those wanted.
 
@@ -119,8 +125,11 @@ def choose(
     classifier = len(shapes[0]) == 2
     if classifier and (why := views.fits(shapes[0][1])):
         views.without_labels(why)
+    if classifier:
+        views.call_classes(imagenet_names(a, shapes[0][1]))
     apply = [name for name in (CLASSIFIER if classifier else MAPS) | INSIDE if views.labelled or "top" not in name]
-    return [name for name in apply if metrics is None or name in metrics]
+    asked = set(metrics) if metrics is not None else {name for name in apply if name != "corruption"}
+    return [name for name in apply if name in asked or (corruptions and name == "corruption")]
 
 
 def _sites(
@@ -181,6 +190,10 @@ def put_together(
             for name, own in first.layers.items()
             if name in second.layers
         ),
+        grid=_positions(views, first.grid, second.grid),
+        diagonal=_positions(views, first.diagonal, second.diagonal),
+        corruptions=_corruptions(views, first.corruptions, second.corruptions),
+        kernels={path: (one, second.kernels[path]) for path, one in first.kernels.items() if path in second.kernels},
         sites={path: (share, second.sites[path]) for path, share in first.sites.items() if path in second.sites},
         plan=plan,
         notes=tuple(dict.fromkeys([*views.notes, *notes])),
@@ -194,6 +207,21 @@ def _plain(setting: Setting) -> dict[str, object]:
     return values | {"output": output if isinstance(output, str | int | None) else getattr(output, "__name__", "")}
 
 
+def _positions(views: Views, first: Sweep | None, second: Sweep | None) -> Positions | None:
+    """Accuracy at each shift; without labels there is none."""
+    if first is None or second is None or not views.labelled:
+        return None
+    return Positions(first.shifts, accuracy_by_position(first), accuracy_by_position(second))
+
+
+def _corruptions(views: Views, first: CorruptionErrors | None, second: CorruptionErrors | None) -> Corruptions | None:
+    if first is None or second is None:
+        return None
+    one, two = (tuple(errors.wrong.float().mean((1, 2)).tolist()) for errors in (first, second))
+    relative = None if min(one) == 0 else mean_corruption_error(second, first)
+    return Corruptions(first.names, one, two, relative, views.labelled)
+
+
 def _curves(views: Views, first: Observation, second: Observation) -> Iterator[Curve]:
     """Of the images that move the first network most."""
     one, two = first.diagonal, second.diagonal
@@ -204,7 +232,9 @@ def _curves(views: Views, first: Observation, second: Observation) -> Iterator[C
     for index in order:
         along = tuple(dh for dh, _ in one.shifts)
         curves = [tuple(sweep.probability[index].tolist()) for sweep in (one, two)]
-        yield Curve(views.name(index), int(one.target[index]), along, curves[0], curves[1], pictures[index])
+        label = int(one.target[index])
+        called = views.classes.get(label, "")
+        yield Curve(views.name(index), label, along, curves[0], curves[1], called, pictures[index])
 
 
 @contextlib.contextmanager

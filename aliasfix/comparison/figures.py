@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from aliasfix import saving
 from aliasfix.comparison.filters import FilterSweep
-from aliasfix.comparison.result import Comparison, Curve, Layer
+from aliasfix.comparison.result import Comparison, Curve, Layer, Positions
 from aliasfix.errors import AliasfixError
 from aliasfix.measure.shifts import heat_map
 
@@ -129,6 +131,17 @@ def _drawings(found: Comparison, sweep: FilterSweep | None) -> Iterator[Drawing]
             "Standard deviation over the diagonal shifts, of every image: steadier is further left.",
             (Panel("variation", f"distribution of variation, {one} and {two}", _bind(_distribution, found)),),
         )
+    if found.grid is not None and found.diagonal is not None:
+        yield Drawing(
+            "positions",
+            "Accuracy by position",
+            f"Share of the images classified correctly at each shift, for {one} (left) and {two} (right), and along "
+            "the diagonal. Steady is one colour, and a level line.",
+            (
+                Panel("positions-map", f"accuracy at each shift: {one} and {two}", _bind(_accuracies, found)),
+                Panel("positions-diagonal", "accuracy along the diagonal", _bind(_along, found)),
+            ),
+        )
     if found.layers:
         yield Drawing(
             "features",
@@ -190,25 +203,51 @@ def _distribution(found: Comparison) -> Figure:
 
 
 def _maps(layer: Layer, names: tuple[str, str]) -> Figure:
-    figure = _figure(3.4, 2.1)
     red = layer.scale if layer.scale == layer.scale and layer.scale > 0 else max(layer.a.max().item(), 1e-6)
+    titles = [f"{name}: {values.mean():.3f}" for name, values in zip(names, (layer.a, layer.b), strict=True)]
+    return _pair(layer, titles, (0, red), ("0", f"{red:.2g}"))
+
+
+def _accuracies(found: Comparison) -> Figure:
+    at = found.grid
+    assert at is not None
+    both = torch.cat([at.a, at.b])
+    low, high = both.min().item(), both.max().item()
+    titles = [f"{name}: {values.mean():.1%}" for name, values in zip(found.names, (at.a, at.b), strict=True)]
+    return _pair(at, titles, (min(low, high - 1e-3), high), (f"{low:.1%}", f"{high:.1%}"))
+
+
+def _pair(of: Layer | Positions, titles: Sequence[str], ends: tuple[float, float], called: tuple[str, str]) -> Figure:
+    """A value at each shift as two heat maps on one scale."""
+    figure = _figure(3.4, 2.1)
     pair = figure.subplots(1, 2)
-    for number, (axis, values, name) in enumerate(zip(pair, (layer.a, layer.b), names, strict=True)):
-        cells = heat_map(layer.shifts, values)
-        side = cells.shape[0]
-        image = axis.imshow(
-            cells.tolist(), vmin=0, vmax=red, cmap="inferno", extent=(-0.5, side - 0.5, side - 0.5, -0.5),
-            interpolation="nearest",
-        )  # fmt: skip
+    rows, columns = ([min(along), max(along)] for along in zip(*of.shifts, strict=True))
+    edges = (columns[0] - 0.5, columns[1] + 0.5, rows[1] + 0.5, rows[0] - 0.5)
+    for number, (axis, values, title) in enumerate(zip(pair, (of.a, of.b), titles, strict=True)):
+        cells = heat_map(of.shifts, values).tolist()
+        image = axis.imshow(cells, vmin=ends[0], vmax=ends[1], cmap="inferno", extent=edges, interpolation="nearest")
         image.set_gid(f"map-{number}")  # matplotlib's id would be that of the same pixels elsewhere
-        axis.set_title(f"{name}: {values.mean():.3f}")
-        axis.set_xticks([0, side - 1])
-        axis.set_yticks([0, side - 1])
+        axis.set_title(title)
+        axis.set_xticks(columns)
+        axis.set_yticks(rows)
         axis.set_xlabel("Δw", labelpad=-6)
     pair[0].set_ylabel("Δh", labelpad=-4)
-    bar = figure.colorbar(image, ax=list(pair), shrink=0.75, ticks=[0, red])
-    bar.ax.set_yticklabels(["0", f"{red:.2g}"])
+    bar = figure.colorbar(image, ax=list(pair), shrink=0.75, ticks=ends)
+    bar.ax.set_yticklabels(called)
     bar.outline.set_edgecolor(INK)
+    return figure
+
+
+def _along(found: Comparison) -> Figure:
+    at = found.diagonal
+    assert at is not None
+    figure = _figure(3.4, 2.1)
+    axis = figure.add_subplot()
+    for values, colour, name in ((at.a, ONE, found.names[0]), (at.b, TWO, found.names[1])):
+        axis.plot([dh for dh, _ in at.shifts], (100 * values).tolist(), color=colour, linewidth=1.6, label=name)
+    axis.set_xlabel("diagonal shift, pixels")
+    axis.set_ylabel("accuracy, %")
+    axis.legend(frameon=False)
     return figure
 
 

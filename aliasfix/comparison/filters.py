@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from aliasfix.comparison.compare import choose, noted, put_together, versions
 from aliasfix.comparison.cost import latencies, memory
@@ -24,7 +24,6 @@ from aliasfix.conversion import convert, inspect, report
 from aliasfix.errors import AliasfixError
 from aliasfix.measure.inputs import Images
 from aliasfix.measure.running import Output
-from aliasfix.plan import Plan
 from aliasfix.recipe import Recipe
 
 
@@ -32,7 +31,9 @@ class NothingToConvertError(AliasfixError):
     """No operation of the model is converted, with any filter."""
 
 
-LIGHT = tuple(name for name in CLASSIFIER if name != "withstands")
+ORIGINAL = "original"
+LIGHT = (*(name for name in CLASSIFIER if name not in ("withstands", "corruption")), "features")
+"""What every filter is measured by; the one shown in detail by everything."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class FilterRow:
     """What one filter gives and costs."""
 
     filter: str
+    features: float | None
+    """How far they move at the sampling sites, a cosine distance; in [0, 2]."""
     consistency: float | None
     agreement: float | None
     """With the original, over the diagonal's shifts; in [0, 1]."""
@@ -61,8 +64,8 @@ class FilterSweep:
     taken: str
     """The filter that one would take."""
     why: str
-    best: Comparison
-    """The original against the filter taken, in every measure."""
+    comparison: Comparison
+    """The original against one filter, in every measure."""
 
     @property
     def verdict(self) -> str:
@@ -80,7 +83,7 @@ class FilterSweep:
             "taken": self.taken,
             "original": dataclasses.asdict(self.original),
             "filters": [dataclasses.asdict(row) for row in self.rows],
-            "comparison": self.best.as_dict(),
+            "comparison": self.comparison.as_dict(),
             "versions": versions(),
         }
 
@@ -102,12 +105,17 @@ class FilterSweep:
 def headers(sweep: FilterSweep) -> list[str]:
     """The columns of the table; accuracy where there are labels."""
     accuracy = ["accuracy"] if sweep.original.accuracy is not None else []
-    return ["filter", "consistency", "agreement", *accuracy, "time an image", "memory an image"]
+    return ["filter", "features move", "consistency", "agreement", *accuracy, "time an image", "memory an image"]
 
 
 def cells(sweep: FilterSweep, row: FilterRow) -> list[str]:
     """A row as text: time and memory with their ratio to the original's."""
-    shares = [row.consistency, row.agreement, *([row.accuracy] if sweep.original.accuracy is not None else [])]
+    shares = [
+        row.features,
+        row.consistency,
+        row.agreement,
+        *([row.accuracy] if sweep.original.accuracy is not None else []),
+    ]
     time = f"{1000 * row.seconds:.1f} ms (×{row.seconds / sweep.original.seconds:.2f})"
     most = f"{row.bytes / 2**20:.1f} MiB (×{row.bytes / sweep.original.bytes:.2f})"
     return [row.filter, *("–" if share is None else f"{share:.1%}" for share in shares), time, most]
@@ -119,6 +127,8 @@ def compare_filters(
     images: Images,
     *,
     recipe: Recipe | None = None,
+    detail: str | None = None,
+    corruptions: bool = False,
     size: int | None = None,
     margin: int | None = None,
     passes: int = 5,
@@ -141,6 +151,7 @@ def compare_filters(
         filters: names of `aliasfix.filters`.
         images: see `compare`.
         recipe: the other options of the conversions.
+        detail: the filter that is compared with the original in every measure; by default the one taken.
 
     The others are those of `compare`.
 
@@ -152,54 +163,57 @@ def compare_filters(
     recipes = {name: dataclasses.replace(recipe or Recipe(), filter=name) for name in dict.fromkeys(filters)}
     if not recipes:
         raise AliasfixError("no filters to compare: give at least one, such as tri3")
+    if detail is not None and detail not in recipes:
+        raise AliasfixError(f"detail={detail!r} is none of the filters compared: {', '.join(recipes)}")
     if report(model) is not None:
         raise AliasfixError("the model is converted already: sweep the filters over aliasfix.revert(model)")
     setting = Setting(passes, diagonal, reach, feature_images, feature_shifts, batch_size, seed, output)
     with noted() as notes:
         views = Views(images, model, size, margin)
-        name = "original"
-        wanted = choose(model, model, views, setting, (name, name), None)
+        wanted = choose(model, model, views, setting, (ORIGINAL, ORIGINAL), None, corruptions)
         if "consistency" not in wanted:
             raise AliasfixError("a sweep of filters needs a classifier: compare the two networks instead")
         light, rest = [n for n in wanted if n in LIGHT], [n for n in wanted if n not in LIGHT]
         few = torch.stack(list(views.centres(2)))
-        example = few.to(next((p for p in model.parameters() if p.is_floating_point()), few))
-        if not (plan := inspect(model, example_input=example, recipe=next(iter(recipes.values())))).converted:
-            reason = plan.kept[0].reason if plan.kept else "No operation in it samples."
-            raise NothingToConvertError(f"nothing to convert in {type(model).__name__}: {reason}")
-        first = observe(model, views, light, setting)
+        networks = _networks(model, recipes, few)
+        plans = {name: plan for name, network in networks.items() if (plan := report(network)) is not None}
+        followed = layers(next(iter(plans.values())), list(networks.values()), few)
         found: dict[str, Observation] = {}
-        rows: dict[str, FilterRow] = {}
-        networks = {"original": model}
-        pairs = {"original": put_together((name, name), views, light, first, first, setting, None, ())}
-        for filter, one in recipes.items():
-            networks[filter] = _converted(model, one, example)
-            found[filter] = observe(networks[filter], views, light, setting, reference=first)
-            pairs[filter] = put_together((name, filter), views, light, first, found[filter], setting, None, ())
+        pairs: dict[str, Comparison] = {}
+        for name, network in networks.items():
+            found[name] = observe(network, views, light, setting, layers=followed, reference=found.get(ORIGINAL))
+            pairs[name] = put_together((ORIGINAL, name), views, light, found[ORIGINAL], found[name], setting, None, ())
         seconds = latencies(list(networks.values()), few)
-        for (filter, network), taken_by in zip(networks.items(), seconds, strict=True):
-            rows[filter] = _row(filter, pairs[filter], taken_by, memory(network, few))
-        original = rows.pop("original")
-        ranked = sorted(rows.values(), key=_rank)
+        rows = [
+            _row(name, pairs[name], one, memory(network, few))
+            for (name, network), one in zip(networks.items(), seconds, strict=True)
+        ]
+        ranked = sorted(rows[1:], key=_rank)
         taken, why = choice(ranked)
-        converted = networks[taken]
-        executed: Plan | None = report(converted)
-        assert executed is not None
-        followed = layers(executed, (model, converted), example)
-        second = found[taken]
-        for network, seen in ((model, first), (converted, second)):
-            more = observe(network, views, rest, setting, plan=executed, layers=followed)
-            seen.values |= more.values
-            seen.failed |= more.failed
-            seen.layers, seen.sites = more.layers, more.sites
-    best = put_together((name, taken), views, wanted, first, second, setting, executed, notes)
-    return FilterSweep(original, tuple(ranked), taken, why, best)
+        shown = detail or taken
+        for name in (ORIGINAL, shown):
+            found[name].join(observe(networks[name], views, rest, setting, plan=plans[shown]))
+    closer = put_together((ORIGINAL, shown), views, wanted, found[ORIGINAL], found[shown], setting, plans[shown], notes)
+    return FilterSweep(rows[0], tuple(ranked), taken, why, closer)
+
+
+def _networks(model: nn.Module, recipes: Mapping[str, Recipe], images: Tensor) -> dict[str, nn.Module]:
+    """The original and a conversion with each filter."""
+    example = images.to(next((p for p in model.parameters() if p.is_floating_point()), images))
+    plan = inspect(model, example_input=example, recipe=next(iter(recipes.values())))
+    if not plan.converted:
+        reason = plan.kept[0].reason if plan.kept else "No operation in it samples."
+        raise NothingToConvertError(f"nothing to convert in {type(model).__name__}: {reason}")
+    return {ORIGINAL: model} | {name: _converted(model, recipe, example) for name, recipe in recipes.items()}
 
 
 def choice(ranked: Sequence[FilterRow]) -> tuple[str, str]:
     """The filter that one would take of those ranked, and why.
 
-    >>> choice([FilterRow("tri3", 0.9, 0.8, None, 1, 1, True), FilterRow("bin5", 0.95, 0.5, None, 1, 1, True)])[0]
+    >>> ranked = [
+    ...     FilterRow("bin5", 0.1, 0.95, 0.5, None, 1, 1, True), FilterRow("tri3", 0.2, 0.9, 0.8, None, 1, 1, True)
+    ... ]
+    >>> choice(ranked)[0]
     'tri3'
     """
     steadier = [row for row in ranked if row.steadier]
@@ -230,6 +244,7 @@ def _row(filter: str, both: Comparison, seconds: float, most: float) -> FilterRo
     consistency = both.get("consistency")
     return FilterRow(
         filter,
+        means.get("features"),
         means.get("consistency"),
         means.get("agreement"),
         means.get("top1"),
@@ -239,7 +254,7 @@ def _row(filter: str, both: Comparison, seconds: float, most: float) -> FilterRo
     )
 
 
-def _converted(model: nn.Module, recipe: Recipe, example: torch.Tensor) -> nn.Module:
+def _converted(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that an even filter moves branches apart stands in the plan
         return convert(model, recipe=recipe, example_input=example)

@@ -13,7 +13,7 @@ from aliasfix import measure
 from aliasfix.comparison.sites import sampled_at
 from aliasfix.comparison.views import Views
 from aliasfix.errors import AliasfixError
-from aliasfix.measure import FeatureDistance, Sweep
+from aliasfix.measure import CorruptionErrors, FeatureDistance, Sweep
 from aliasfix.measure.running import Output, running
 from aliasfix.measure.shifts import Shift
 from aliasfix.plan import Plan
@@ -41,6 +41,7 @@ CLASSIFIER = {
     "agreement": Kind("says what the first network says", "higher"),
     "top1": Kind("accuracy", "higher"),
     "top5": Kind("top-5 accuracy", "higher"),
+    "corruption": Kind("error under the common corruptions", "lower"),
 }
 MAPS = {
     "stability": Kind("stability: output shifted against output of the shifted", "higher", share=False, unit=" dB"),
@@ -77,9 +78,24 @@ class Observation:
     failed: dict[str, str] = field(default_factory=dict)
     """Why a measure is missing, by its name."""
     diagonal: Sweep | None = None
+    grid: Sweep | None = None
+    """At the shifts that an adversary may pick."""
+    corruptions: CorruptionErrors | None = None
+    kernels: dict[str, float] = field(default_factory=dict)
+    """Total variation of the learned filters by the path of the convolution."""
     layers: dict[str, FeatureDistance] = field(default_factory=dict)
     sites: dict[str, float] = field(default_factory=dict)
     """Mean fold-over by the plan's path."""
+
+    def join(self, other: Observation) -> None:
+        """Take in what another pass over the same images found."""
+        self.values |= other.values
+        self.failed |= other.failed
+        self.layers |= other.layers
+        self.sites |= other.sites
+        self.diagonal = self.diagonal or other.diagonal
+        self.grid = self.grid or other.grid
+        self.corruptions = self.corruptions or other.corruptions
 
 
 def probe(model: nn.Module, views: Views, output: Output, name: str) -> tuple[int, ...]:
@@ -142,7 +158,7 @@ def observe(
         layers: whose features are followed.
         reference: of the first network, whose classes the second is compared with.
     """
-    found = Observation()
+    found = Observation(kernels=measure.filter_variation(model))
     more: dict[str, Any] = {"batch_size": setting.batch_size}
     drawn = more | {"passes": setting.passes, "seed": setting.seed, "output": setting.output}
     size = views.size if views.margin else None
@@ -171,10 +187,20 @@ def observe(
 
     def adversary() -> dict[str, Tensor | None]:
         shifts = measure.grid(min(setting.reach, views.margin // 2) if views.margin else setting.reach)
-        result = swept(shifts)
+        found.grid = result = swept(shifts)
         if not views.labelled:
             result = replace(result, target=result.top1[:, shifts.index((0.0, 0.0))])
         return {"withstands": measure.withstands(result).float()}
+
+    def corrupted() -> dict[str, Tensor | None]:
+        own = None
+        if not views.labelled:  # right is what the network itself says of the clean image
+            own = measure.sweep(model, views, [(0.0, 0.0)], size=size, output=setting.output, **more).target.tolist()
+        pixels = views.pixels(own)
+        found.corruptions = errors = measure.corruption_errors(
+            model, pixels, mean=pixels.mean, std=pixels.std, seed=setting.seed, output=setting.output, **more
+        )
+        return {"corruption": errors.wrong.float().mean((0, 1))}
 
     def maps() -> dict[str, Tensor | None]:
         return {"stability": measure.stability(model, views.centres(), **drawn)}
@@ -216,6 +242,7 @@ def observe(
         (consistency, ("consistency", "change", "top1", "top5")),
         (along, ("variation", "probability", "agreement")),
         (adversary, ("withstands",)),
+        (corrupted, ("corruption",)),
         (maps, ("stability",)),
         (label_maps, ("label_agreement",)),
         (outputs, ("output_variation",)),

@@ -10,7 +10,7 @@ from pathlib import Path
 from aliasfix import saving
 from aliasfix.comparison.figures import Drawing, drawings, picture
 from aliasfix.comparison.filters import FilterSweep, cells, headers
-from aliasfix.comparison.result import Comparison, Measure
+from aliasfix.comparison.result import Comparison, Corruptions, Measure
 from aliasfix.plan import Plan
 
 _CSS = """
@@ -42,6 +42,7 @@ figcaption{font-size:.85rem;display:flex;gap:.6rem;align-items:center;margin-bot
 figcaption img{width:44px;height:44px;border-radius:4px}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem;font-size:.9rem}
 dt{color:var(--soft)}dd{margin:0}
+summary{cursor:pointer;margin-bottom:.5rem}
 @media (max-width:40rem){body{padding:1rem .7rem 3rem}.verdict{font-size:1.15rem}
 table.stack thead{display:none}table.stack tr{display:block;padding:.5rem 0;border-top:1px solid var(--line)}
 table.stack tr:first-child{border-top:0}table.stack td{display:flex;justify-content:space-between;gap:1rem;border:0;
@@ -88,6 +89,8 @@ def page(found: Comparison, sweep: FilterSweep | None = None) -> str:
         *([_filters(sweep)] if sweep else []),
         *(_drawing(drawing, found) for drawing in drawings(found, sweep)),
         *([_sites(found)] if found.sites else []),
+        *([_corruptions(found.corruptions, found)] if found.corruptions else []),
+        *([_kernels(found)] if found.kernels else []),
         *([_plan(found.plan)] if found.plan else []),
         _made_with(found),
     ]
@@ -147,7 +150,8 @@ def _drawing(drawing: Drawing, found: Comparison) -> str:
         if curve := curves.get(panel.name):
             source = picture(curve)
             thumbnail = f'<img src="{source}" alt="">' if source else ""
-            head = f"<figcaption>{thumbnail}<span>{escape(curve.image)}, class {curve.label}</span></figcaption>"
+            called = escape(curve.called or f"class {curve.label}")
+            head = f"<figcaption>{thumbnail}<span>{escape(curve.image)}: {called}</span></figcaption>"
         elif layer := layers.get(panel.name):
             head = f"<figcaption><span>{escape(layer.name)}</span></figcaption>"
         figures.append(f'<figure id="figure-{panel.name}">{head}{panel.svg()}</figure>')
@@ -171,6 +175,34 @@ def _sites(found: Comparison) -> str:
     ]
     text = "Of the energy of what is sampled at each site, the share that is too fine for the new grid and folds over."
     return f'<h2>Aliasing at the sampling sites</h2><p class="caption">{text}</p>{_table(heads, rows)}'
+
+
+def _corruptions(of: Corruptions, found: Comparison) -> str:
+    heads = ["corruption", *found.names, "ratio"]
+    rows = []
+    for name, one, two in zip(of.names, of.a, of.b, strict=True):
+        texts = [name.replace("_", " "), f"{one:.1%}", f"{two:.1%}", f"{two / one:.2f}" if one else "–"]
+        rows.append(f"<tr>{_cells(map(escape, texts), heads)}</tr>")
+    what = "of a wrong class" if of.labelled else "without labels: of another class than the network's own of the image"
+    relative = "" if of.mean_relative is None else (
+        f" Mean corruption error of {found.names[1]}, relative to {found.names[0]}: {of.mean_relative:.2f}."
+    )  # fmt: skip
+    text = f"Share of the corrupted images {what}; means over five severities.{relative}"
+    return f'<h2>Common corruptions</h2><p class="caption">{escape(text)}</p>{_table(heads, rows)}'
+
+
+def _kernels(found: Comparison) -> str:
+    heads = ["convolution", *found.names]
+    text = "Normalised total variation of the kernels: smooth ones have little. "
+    if all(one == two for one, two in found.kernels.values()):
+        text += "It is the same in both networks: a conversion keeps the weights, and only training changes it."
+        heads = heads[:2]
+    rows = [
+        f"<tr>{_cells([escape(path or '(model)'), *(f'{value:.2f}' for value in pair[: len(heads) - 1])], heads)}</tr>"
+        for path, pair in found.kernels.items()
+    ]
+    table = f"<details><summary>{len(rows)} convolutions</summary>{_table(heads, rows)}</details>"
+    return f'<h2>Learned filters</h2><p class="caption">{escape(text)}</p>{table}'
 
 
 def _plan(plan: Plan) -> str:

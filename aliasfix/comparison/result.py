@@ -75,6 +75,8 @@ class Curve:
     shifts: tuple[float, ...]
     a: tuple[float, ...]
     b: tuple[float, ...]
+    called: str = ""
+    """The class by name."""
     picture: Image.Image | None = None
 
 
@@ -92,6 +94,30 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Positions:
+    """Accuracy at each of N shifts of the images."""
+
+    shifts: tuple[Shift, ...]
+    a: Tensor
+    """(N,), share of the images classified correctly, in [0, 1]."""
+    b: Tensor
+
+
+@dataclass(frozen=True)
+class Corruptions:
+    """Errors under each of the common corruptions, means over images and severities."""
+
+    names: tuple[str, ...]
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    mean_relative: float | None
+    """The second network's mean corruption error relative to the first's; None where the first makes no error."""
+    labelled: bool
+    """Whether an error is a wrong class, or, without labels, another class than the network's own of the clean
+    image."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two networks, measured alike on the same images."""
 
@@ -106,6 +132,12 @@ class Comparison:
     layers: tuple[Layer, ...] = ()
     sites: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     """By the plan's path, the share of the energy that folds over, of each network."""
+    grid: Positions | None = None
+    """Accuracy at the shifts an adversary may pick, and along the diagonal; with labels."""
+    diagonal: Positions | None = None
+    corruptions: Corruptions | None = None
+    kernels: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    """By convolution, the normalised total variation of the filters of each network."""
     plan: Plan | None = None
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -170,7 +202,8 @@ class Comparison:
             "setting": dict(self.setting),
             "measures": measures,
             "curves": [
-                {"image": c.image, "label": c.label, "shifts": c.shifts, "a": c.a, "b": c.b} for c in self.curves
+                {"image": c.image, "label": c.label, "class": c.called, "shifts": c.shifts, "a": c.a, "b": c.b}
+                for c in self.curves
             ],
             "variation": None if self.variation is None else [v.tolist() for v in self.variation],
             "layers": [
@@ -178,6 +211,13 @@ class Comparison:
                 for x in self.layers
             ],
             "fold_over": {path: list(pair) for path, pair in self.sites.items()},
+            "accuracy_by_position": {
+                which: {"shifts": at.shifts, "a": at.a.tolist(), "b": at.b.tolist()}
+                for which, at in (("grid", self.grid), ("diagonal", self.diagonal))
+                if at is not None
+            },
+            "corruptions": None if self.corruptions is None else dataclasses.asdict(self.corruptions),
+            "filter_variation": {path: list(pair) for path, pair in self.kernels.items()},
             "plan": None if self.plan is None else json.loads(self.plan.to_json()),
             "notes": list(self.notes),
             "versions": dict(self.versions),
@@ -197,6 +237,8 @@ class Comparison:
             cells = [measure.text(measure.a), measure.text(measure.b), measure.text(measure.difference, signed=True)]
             word = {True: "better", False: "worse", None: ""}[measure.better]
             table.add_row(measure.kind.title, *cells, word)
+        if self.corruptions is not None and (relative := self.corruptions.mean_relative) is not None:
+            table.add_row("mean corruption error, relative to the first", "1.00", f"{relative:.2f}", "", "")
         return table
 
     def __str__(self) -> str:

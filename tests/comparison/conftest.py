@@ -35,5 +35,11 @@ def found() -> Comparison:
 
 
 @pytest.fixture(scope="session")
+def labelled() -> Comparison:
+    net, labels = classifier(), torch.tensor([0, 1, 2, 3, 4, 0])
+    return aliasfix.compare(net, aliasfix.convert(net), [(noise(), labels)], size=16, margin=8, **QUICK)
+
+
+@pytest.fixture(scope="session")
 def swept() -> FilterSweep:
     return aliasfix.compare_filters(classifier(), ["rect2", "tri3"], noise(), size=16, margin=8, **QUICK)

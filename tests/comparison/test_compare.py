@@ -2,14 +2,19 @@
 
 import importlib.metadata
 import json
+import warnings
 
 import pytest
+import skimage.data
+import timm
 import torch
+import torchvision
 from PIL import Image
 from torch import nn
 
 import aliasfix
 from aliasfix import AliasfixError, measure
+from aliasfix.comparison import page
 from aliasfix.comparison.bootstrap import paired
 from aliasfix.comparison.cost import memory
 
@@ -48,13 +53,36 @@ def test_second_network_is_watched_on_the_class_that_the_first_gives(found):
         assert curve.b[curve.shifts.index(0.0)] == pytest.approx(chances[index, curve.label].item(), abs=1e-5)
 
 
-def test_labels_give_accuracy():
-    net, labels = classifier(), torch.tensor([0, 1, 2, 3, 4, 0])
-    found = aliasfix.compare(net, aliasfix.convert(net), [(noise(), labels)], size=16, margin=8, **QUICK)
-    alone = measure.crop_consistency(net, [(noise(), labels)], size=16, margin=8, passes=2)
-    assert found["top1"].a.mean == pytest.approx(alone.top1.mean().item())
-    assert found["top5"].a.mean == 1
-    assert "accuracy" in found.verdict
+def test_labels_give_accuracy(labelled):
+    alone = measure.crop_consistency(
+        classifier(), [(noise(), torch.tensor([0, 1, 2, 3, 4, 0]))], size=16, margin=8, passes=2
+    )
+    assert labelled["top1"].a.mean == pytest.approx(alone.top1.mean().item())
+    assert labelled["top5"].a.mean == 1
+    assert "accuracy" in labelled.verdict
+
+
+def test_labels_give_accuracy_by_position(labelled):
+    net, images = classifier(), [(noise(), torch.tensor([0, 1, 2, 3, 4, 0]))]
+    for at, shifts in ((labelled.grid, measure.grid(1)), (labelled.diagonal, [(d, d) for d in (-4, -2, 0, 2)])):
+        assert list(at.shifts) == shifts
+        for values, network in ((at.a, net), (at.b, aliasfix.convert(net))):
+            alone = measure.accuracy_by_position(measure.sweep(network, images, shifts, size=16))
+            assert torch.equal(values, alone)
+    data = json.loads(labelled.to_json())["accuracy_by_position"]
+    assert data["grid"]["a"] == labelled.grid.a.tolist()
+    assert data["diagonal"]["b"] == labelled.diagonal.b.tolist()
+
+
+def test_without_labels_there_is_no_accuracy(found):
+    assert found.grid is found.diagonal is None
+
+
+def test_learned_filters(found):
+    assert found.kernels == {name: (value, value) for name, value in measure.filter_variation(classifier()).items()}
+    assert list(found.kernels) == ["0", "3"]
+    other = aliasfix.compare(classifier(), classifier(1), noise(), size=16, metrics=["probability"], **QUICK)
+    assert all(one != two for one, two in other.kernels.values())
 
 
 def test_without_a_margin_shifts_are_circular():
@@ -191,6 +219,85 @@ def test_folders(tmp_path):
     assert "1 class folders, the model 5 classes" in " ".join(found.notes)
 
 
+@pytest.fixture
+def photos(tmp_path):
+    """Two folders of photographs, one of each class of a network of two."""
+    for name in ("coffee", "rocket"):
+        (tmp_path / name).mkdir()
+        pixels = getattr(skimage.data, name)()
+        for number in range(2):
+            part = pixels[100:140, 100 * number : 100 * number + 40]
+            Image.fromarray(part).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def two_classes() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(4),
+                             nn.Flatten(), nn.Linear(128, 2)).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_corruptions(photos, labelled):
+    pytest.importorskip("imagecorruptions")
+    a, b = two_classes(), aliasfix.convert(two_classes(), "bin5")
+    if not labelled:
+        for path in list(photos.glob("*/*")):
+            path.rename(photos / f"{path.parent.name}-{path.name}")
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the package's
+        found = aliasfix.compare(
+            a, b, photos, size=32, margin=8, metrics=["corruption"], corruptions=True, confidence=0.9
+        )
+        folder = measure.ImageFolder(photos, size=40, resize=40)
+        errors = []
+        for model in (a, b):
+            pairs = [(image[:, 4:36, 4:36], label) for image, label in folder.pixels()]
+            if not labelled:
+                clean = [model(image[None, :, 4:36, 4:36]).argmax().item() for image in folder]
+                pairs = [(image, own) for (image, _), own in zip(pairs, clean, strict=True)]
+            errors.append(measure.corruption_errors(model, pairs))
+    assert len(found.corruptions.names) == 15
+    for own, estimate, alone in zip(
+        (found.corruptions.a, found.corruptions.b), (found["corruption"].a, found["corruption"].b), errors, strict=True
+    ):
+        assert own == pytest.approx(alone.wrong.float().mean((1, 2)).tolist())
+        assert estimate.mean == pytest.approx(alone.wrong.float().mean().item())
+    assert found.corruptions.labelled == found.labelled == labelled
+    if min(found.corruptions.a):
+        wanted = measure.mean_corruption_error(errors[1], errors[0])
+        assert found.corruptions.mean_relative == pytest.approx(wanted)
+        assert f"{wanted:.2f}" in str(found)
+    else:
+        assert found.corruptions.mean_relative is None
+    text = " ".join(page.page(found).split())
+    assert "motion blur" in text
+    assert ("of a wrong class" if labelled else "without labels: of another class") in text
+
+
+def test_corruptions_need_pixels(found):
+    assert "corruption" not in {measure.name for measure in found.measures}
+    net = classifier()
+    asked = aliasfix.compare(net, net, noise(), size=16, metrics=["probability"], corruptions=True, **QUICK)
+    assert "give a folder of them" in asked["corruption"].failed
+    assert asked["probability"].failed is None
+
+
+def test_classes_are_called_by_their_folders_or_by_imagenet(photos):
+    found = aliasfix.compare(two_classes(), two_classes(), photos, size=32, metrics=["probability"], **QUICK)
+    assert {curve.called for curve in found.curves} == {"coffee", "rocket"}
+    assert all(curve.called == curve.image.split("/")[0] for curve in found.curves)
+    for build in (timm.create_model, torchvision.models.get_model):
+        net = build("resnet18").eval()
+        found = aliasfix.compare(net, net, noise(2, 32), margin=0, metrics=["probability"], **QUICK)
+        names = timm.data.ImageNetInfo().label_descriptions()
+        assert [curve.called for curve in found.curves] == [names[c.label].split(",")[0] for c in found.curves]
+        assert found.curves[0].called in page.page(found)
+
+
 def test_filters_are_ranked_and_one_is_taken(swept):
     net = classifier()
     assert len({row.consistency for row in swept.rows}) == 2
@@ -198,7 +305,7 @@ def test_filters_are_ranked_and_one_is_taken(swept):
     assert {row.filter for row in swept.rows} == {"rect2", "tri3"}
     assert swept.original.agreement == 1
     assert swept.taken in swept.verdict
-    assert swept.best.plan.recipe.filter == swept.taken
+    assert swept.comparison.plan.recipe.filter == swept.taken
     converted = aliasfix.convert(net, swept.taken)
     alone = measure.crop_consistency(converted, noise(), size=16, margin=8, passes=2)
     row = next(row for row in swept.rows if row.filter == swept.taken)
@@ -206,7 +313,7 @@ def test_filters_are_ranked_and_one_is_taken(swept):
     assert row.bytes > swept.original.bytes
     assert json.loads(swept.to_json())["taken"] == swept.taken
     assert aliasfix.report(net) is None
-    assert [m.name for m in swept.best.measures] == [
+    assert [m.name for m in swept.comparison.measures] == [
         "consistency", "change", "variation", "withstands", "probability", "agreement", "features", "aliasing"
     ]  # fmt: skip
 
@@ -220,6 +327,19 @@ def test_sweeps_that_make_no_sense():
     ):
         with pytest.raises(AliasfixError, match=message):
             aliasfix.compare_filters(model, filters, noise(), size=16, margin=8, **QUICK)
+    with pytest.raises(AliasfixError, match="detail='bin4' is none of the filters compared: rect2, tri3"):
+        aliasfix.compare_filters(net, ["rect2", "tri3"], noise(), detail="bin4")
+
+
+def test_any_filter_can_be_shown_in_detail(swept):
+    other = next(row.filter for row in swept.rows if row.filter != swept.taken)
+    found = aliasfix.compare_filters(classifier(), ["rect2", "tri3"], noise(), size=16, margin=8, detail=other, **QUICK)
+    assert found.taken == swept.taken
+    assert found.comparison.names == ("original", other)
+    assert found.comparison.plan.recipe.filter == other
+    row = next(row for row in found.rows if row.filter == other)
+    assert row.features == pytest.approx(found.comparison["features"].b.mean)
+    assert row.features < found.original.features
 
 
 def test_memory_by_hand():

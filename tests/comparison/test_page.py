@@ -44,18 +44,26 @@ class Reader(html.parser.HTMLParser):
 
 
 def test_page_holds_everything_and_needs_nothing(swept):
-    text = page.page(swept.best, swept)
+    text = page.page(swept.comparison, swept)
     reader = Reader(text)
     assert {link[:5] for link in reader.links} <= {"data:"} | {link[:5] for link in reader.links if link[0] == "#"}
     assert not re.search(r"@import|<script|url\((?!#|\"?data:)", text)
     assert len(reader.ids) == len(set(reader.ids))
     assert set(FIGURES) <= set(reader.ids)
     words = " ".join(" ".join(reader.words).split())
-    for part in (swept.verdict, swept.best.verdict, "Plan", "Recipe", "reflect", "Versions", "torch", "MiB"):
+    for part in (swept.verdict, swept.comparison.verdict, "Plan", "Recipe", "reflect", "Versions", "torch", "MiB"):
         assert part in words
-    for measure in swept.best.measures:
+    for measure in swept.comparison.measures:
         assert measure.kind.title in words
-    assert text == page.page(swept.best, swept)
+    assert text == page.page(swept.comparison, swept)
+
+
+def test_labels_give_the_figure_of_accuracy_by_position(labelled):
+    text = page.page(labelled)
+    assert text.count('<figure id="figure-positions-') == 2
+    for low_or_high in (f"{100 * labelled.grid.a.max():.1f}%", f"{100 * labelled.grid.a.mean():.1f}%"):
+        assert low_or_high in text
+    Reader(text)
 
 
 def test_names_are_escaped(found):
@@ -76,7 +84,7 @@ def test_a_page_is_replaced_whole_or_not_at_all(found, tmp_path):
 
 
 def test_figures_as_files(swept, tmp_path):
-    written = figures.write(swept.best, tmp_path / "figures", swept)
+    written = figures.write(swept.comparison, tmp_path / "figures", swept)
     names = {path.stem.partition("-")[0] for path in written}
     assert names == set(FIGURES)
     assert {path.suffix for path in written} == {".svg", ".png"}
@@ -85,7 +93,7 @@ def test_figures_as_files(swept, tmp_path):
             assert len(set(Image.open(path).convert("L").tobytes())) > 10
     (tmp_path / "file").write_text("")
     with pytest.raises(AliasfixError, match="cannot be made"):
-        figures.write(swept.best, tmp_path / "file")
+        figures.write(swept.comparison, tmp_path / "file")
 
 
 def test_without_matplotlib_the_error_says_what_to_install(tmp_path):
@@ -116,7 +124,7 @@ def test_a_real_browser_shows_it(swept, tmp_path, look):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert chromium, "this test needs Chromium: apt-get install chromium"
     path = tmp_path / "report.html"
-    page.write(path, swept.best, swept)
+    page.write(path, swept.comparison, swept)
     path.write_text(path.read_text() + SCRIPT)
     command = [
         chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
@@ -130,8 +138,8 @@ def test_a_real_browser_shows_it(swept, tmp_path, look):
     assert done.returncode == 0, done.stderr
     assert not re.findall(r"CONSOLE.*", done.stderr)
     drawn, seen, maps, wide, ink = re.search(r"<title>RESULT;(.*?)</title>", done.stdout)[1].split(";")
-    assert drawn == seen == str(len(figures.drawings(swept.best, swept)[0].panels) + len(swept.best.layers) + 2)
-    assert int(maps) >= 2 * len(swept.best.layers)
+    assert drawn == seen == str(sum(len(one.panels) for one in figures.drawings(swept.comparison, swept)))
+    assert int(maps) >= 2 * len(swept.comparison.layers)
     assert wide == "false"
     assert (sum(map(int, re.findall(r"\d+", ink)[:3])) > 384) == (look == "dark")
     pixel = Image.open(tmp_path / "page.png").convert("L").getpixel((2, 2))

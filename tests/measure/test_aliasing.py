@@ -3,12 +3,15 @@ import math
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import aliasfix
 from aliasfix.errors import AliasfixError
 from aliasfix.measure import aliasing, fold_over, noise
+from aliasfix.plan import DenseCall
 
 
 def wave(k, size=24, phase=0.3):
@@ -120,21 +123,50 @@ def test_driver_finds_the_map_before_each_subsampling(photos):
     assert [layer.stride for layer in model.values()] == [(2, 1), (1, 1), 2, (2, 2), (2, 2), 2, 2]
 
 
-def test_strides_are_back_after_a_failure():
-    class Fails(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stride = [2, 2]
-
+def test_calls_in_somebodys_forward_are_seen(photos):
+    class Functional(nn.Module):
         def forward(self, x):
-            if self.stride == [1, 1]:
-                raise ZeroDivisionError
-            return x[:, :, ::2, ::2]
+            return F.avg_pool2d(F.max_pool2d(x, 2), 3, stride=(1, 2), padding=1)
 
-    layer = Fails()
+    found = aliasing(nn.Sequential(nn.Identity(), Functional()), photos)
+    dense = F.max_pool2d(photos, 2, 1)
+    average = F.avg_pool2d(dense[..., ::2, ::2], 3, 1, 1)
+    assert torch.allclose(found["1"], (fold_over(dense, [2, 2]) + fold_over(average, [1, 2])) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_a_converted_same_padded_convolution_no_longer_samples(stride, photos):
+    conv = timm.layers.Conv2dSame(3, 8, 5, stride=stride)
+    net = nn.Sequential(conv, nn.ReLU()).eval()
+    # TensorFlow's padding is that of the strided convolution: k - s in all for sizes that s divides
+    left = (5 - stride) // 2
+    dense = F.conv2d(F.pad(photos, (left, 5 - stride - left) * 2), conv.weight, conv.bias)
+    assert torch.allclose(aliasing(net, photos)["0"], fold_over(dense, [stride] * 2), atol=1e-6)
+    converted = aliasfix.convert(net, stem="full", example_input=photos)
+    plan = aliasfix.report(converted)
+    assert isinstance(plan.steps[0].edits[0], DenseCall), "the module keeps its stride"
+    assert list(aliasing(converted, photos)) == ["1.aliasfix_blur"]
+
+
+def test_what_a_plan_leaves_strided_is_seen(photos):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1)).eval()
+    converted = aliasfix.convert(net, stem="full", example_input=photos)
+    assert aliasfix.report(converted).steps[0].form == "blur-first"
+    found = aliasing(converted, photos)
+    assert list(found) == ["2"]
+    assert (found["2"] < aliasing(net, photos)["2"]).all()
+
+
+def test_a_failure_leaves_nothing_behind():
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise ZeroDivisionError
+
+    model = nn.Sequential(nn.MaxPool2d(2), Fails())
     with pytest.raises(ZeroDivisionError):
-        aliasing(nn.Sequential(layer), noise(1, (1, 8, 8)))
-    assert layer.stride == [2, 2]
+        aliasing(model, noise(1, (1, 8, 8)))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert list(aliasing(model[:1], noise(1, (1, 8, 8)))) == ["0"]
 
 
 def test_white_noise_folds_by_area_and_a_blur_removes_it():
