@@ -117,7 +117,7 @@ def _best(
         if not corrections:
             notes.append(f"{method}: no layer that it applies to")
             continue
-        with running(model, None, "calibration") as fitted, running(original, None, "calibration") as shown:
+        with running(model, None, "calibration"), running(original, None, "calibration") as shown:
             batches = (shown.place(batch) for batch in given.fit)
             correct(original, model, corrections, batches)
         scores[method] = judge(model)

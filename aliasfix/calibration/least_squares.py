@@ -34,10 +34,9 @@ class LeastSquares:
         self._generator = torch.Generator().manual_seed(seed)
         self._weight = _by_group(module.weight.detach().double(), module.groups)
         groups, outputs, inputs = self._weight.shape
-        kind = {"dtype": torch.float64, "device": module.weight.device}
         self._count = 0
-        self._xx, self._yx = torch.zeros(groups, inputs, inputs, **kind), torch.zeros(groups, outputs, inputs, **kind)
-        self._x, self._y = torch.zeros(groups, inputs, **kind), torch.zeros(groups, outputs, **kind)
+        self._xx, self._yx = self._weight.new_zeros(groups, inputs, inputs), torch.zeros_like(self._weight)
+        self._x, self._y = self._weight.new_zeros(groups, inputs), self._weight.new_zeros(groups, outputs)
         self._positions, self._shown = torch.zeros(0), torch.zeros(0)
 
     def show(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
@@ -55,7 +54,9 @@ class LeastSquares:
         assert isinstance(module, Convolution)
         starts = torch.stack(torch.unravel_index(self._positions, self._sides))
         for one, y in zip(x, self._shown, strict=True):
-            self._add(patches(module, one, starts, self._stride).double(), y.double().unflatten(0, (module.groups, -1)))
+            self._add(
+                patches(module, one, starts, self._stride).double(), y.double().reshape(module.groups, -1, y.shape[-1])
+            )
         self._shown = torch.zeros(0)
         weight, bias = self._solve(module.bias is not None)
         module.weight.data.copy_(weight.reshape(module.weight.shape))
@@ -112,7 +113,7 @@ def patches(module: Convolution, x: Tensor, starts: Tensor, stride: tuple[int, .
 
 def _by_group(weight: Tensor, groups: int) -> Tensor:
     """(G, O / G, d)."""
-    return weight.flatten(1).unflatten(0, (groups, -1))
+    return weight.reshape(groups, len(weight) // groups, -1)
 
 
 def why_not(module: nn.Module) -> str | None:

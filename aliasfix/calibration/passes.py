@@ -1,4 +1,4 @@
-"""One pass over the images: the original shows each layer's values, then the converted network is corrected in order."""
+"""A pass over the images: the original shows what its layers do, then the converted network is corrected in order."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def correct(
 
 
 def once(model: nn.Module, batch: Tensor, kinds: tuple[type[nn.Module], ...]) -> list[str]:
-    """The layers of some kinds that run exactly once in a forward pass on one tensor, in the order in which they run."""
+    """The layers of some kinds that run once in a forward pass, on one tensor, in the order in which they run."""
     calls: Counter[str] = Counter()
 
     def count(path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

@@ -15,6 +15,8 @@ Correction", ICCV 2019, section 4.2, with the variance, and with images.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -71,10 +73,9 @@ class RunningStatistics:
         """Add the original's input."""
         self._original.add(x)
 
-    def correct(self, module: nn.Module, x: Tensor) -> None:
+    def correct(self, module: Any, x: Tensor) -> None:
         """Add the converted network's input, and set the running statistics."""
         self._converted.add(x)
-        assert isinstance(module, Normalisation)
         s = _ratio(self._converted.var, self._original.var)
         _set(module.running_mean, self._converted.mean - (self._original.mean - self._mean) * s)
         _set(module.running_var, ((self._var + module.eps) * s.square() - module.eps).clamp_min(0))
@@ -83,7 +84,7 @@ class RunningStatistics:
 class Affine:
     """Match the output of a layer with one weight row and one bias for each channel."""
 
-    def __init__(self, path: str, module: nn.Module) -> None:
+    def __init__(self, path: str, module: Any) -> None:
         self.path = path
         self._weight, self._bias = module.weight.detach().clone(), module.bias.detach().clone()
         self._original, self._converted = Moments(channels(module)), Moments(channels(module))
@@ -128,9 +129,10 @@ def _ratio(converted: Tensor, original: Tensor) -> Tensor:
     )
 
 
-def _double(x: Tensor) -> Tensor:
-    return x.detach().double()
+def _double(x: Any) -> Tensor:
+    wide: Tensor = x.detach().double()
+    return wide
 
 
-def _set(target: Tensor, value: Tensor) -> None:
+def _set(target: Any, value: Tensor) -> None:
     target.data.copy_(value)
