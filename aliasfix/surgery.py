@@ -42,9 +42,11 @@ def executed(model: nn.Module) -> Plan | None:
     return plan
 
 
-def note_calibration(model: nn.Module, calibration: Mapping[str, Any] | None) -> None:
+def note_calibration(model: nn.Module, calibration: Mapping[str, Any] | None) -> Plan:
     """Write into a converted model's plan how its weights were calibrated."""
-    model.__dict__[_PLAN] = replace(model.__dict__[_PLAN], calibration=calibration)
+    plan: Plan = replace(model.__dict__[_PLAN], calibration=calibration)
+    model.__dict__[_PLAN] = plan
+    return plan
 
 
 def undo(model: nn.Module, plan: Plan) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -80,11 +81,13 @@ class Calibration:
             return f"left as it was: no method was better on {self.held_out} images held out"
         return f"calibrated by {self.method} on {self.images} images, judged by {self.held_out} others"
 
+    def as_dict(self) -> dict[str, Any]:
+        """The calibration as JSON-able values."""
+        return dataclasses.asdict(self) | {"scores": {name: dataclasses.asdict(of) for name, of in self.scores.items()}}
+
     def to_json(self) -> str:
         """The calibration as JSON."""
-        return json.dumps(
-            dataclasses.asdict(self) | {"scores": {k: dataclasses.asdict(v) for k, v in self.scores.items()}}
-        )
+        return json.dumps(self.as_dict())
 
     def __rich__(self) -> Table:
         table = Table(caption="\n".join([self.summary, *self.notes]), caption_justify="left", box=None, pad_edge=False)
