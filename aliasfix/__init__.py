@@ -4,6 +4,7 @@ from . import filters, registration
 from .comparison import Comparison, FilterSweep, compare, compare_filters
 from .conversion import convert, inspect, report, revert
 from .errors import AliasfixError, LatticeWarning, NoEffectWarning
+from .finetuning import Finetuning, finetune
 from .plan import Plan, Step
 from .recipe import Recipe
 from .store import load, save
@@ -16,6 +17,7 @@ __all__ = [
     "AliasfixError",
     "Comparison",
     "FilterSweep",
+    "Finetuning",
     "LatticeWarning",
     "NoEffectWarning",
     "Plan",
@@ -26,6 +28,7 @@ __all__ = [
     "compare_filters",
     "convert",
     "filters",
+    "finetune",
     "inspect",
     "load",
     "report",

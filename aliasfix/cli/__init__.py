@@ -11,6 +11,7 @@ import typer
 from .compare import compare
 from .convert import convert
 from .demo import demo
+from .finetune import finetune
 from .inspect import inspect
 from .names import list_names
 from .revert import revert
@@ -29,6 +30,8 @@ Convert your own checkpoint, then fine-tune it:
 See how a file was converted, and check it:
   aliasfix inspect out.pth
   aliasfix verify out.pth
+Fine-tune it on your images, with labels or without:
+  aliasfix finetune out.pth --images DIR -o run
 See what it does to the network, on your images:
   aliasfix compare resnet18 out.pth --checkpoint mine.pth --images DIR --html out.html
 See all of that at work, offline:
@@ -42,6 +45,7 @@ app.command()(inspect)
 app.command()(convert)
 app.command()(revert)
 app.command()(verify)
+app.command()(finetune)
 app.command("list")(list_names)
 app.command()(compare)
 app.command()(demo)
