@@ -1,14 +1,16 @@
 """``aliasfix finetune``."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from torch import nn
 
-from .. import checkpoint, models, store, surgery
-from ..conversion import convert
+from .. import checkpoint, loading, models, store, surgery
+from ..conversion import convert, revert
 from ..finetuning import finetune as finetune_model
 from . import batch, console, options, targets
 
@@ -98,10 +100,11 @@ def finetune(
     accelerate launch --num_processes 2 -m aliasfix finetune converted/ --images photos -o run --resume
     """
     with console.working("loading the model"):
-        model = _model(target, checkpoint_file, options.arguments(arg), random_weights, trust_pickle)
+        args = options.arguments(arg)
+        model = _model(target, checkpoint_file, args, random_weights, trust_pickle, seed)
         if surgery.executed(model) is None:
             convert(model, recipe=options.recipe(filter, "reflect", "paper", "keep", None, None), inplace=True)
-        teacher = None if original is None else _model(original, None, options.arguments(arg), False, trust_pickle)
+        teacher = None if original is None else _original(original, model, args, trust_pickle)
     with console.working("fine-tuning", spin=False):
         found = finetune_model(
             model, images, output, original=teacher, validation=_held(validation), distillation=distillation,
@@ -122,7 +125,9 @@ def finetune(
     process.destroy_process_group()
 
 
-def _model(target: str, given: Path | None, args: dict[str, Any], random_weights: bool, trust: bool) -> nn.Module:
+def _model(
+    target: str, given: Path | None, args: dict[str, Any], random_weights: bool, trust: bool, seed: int
+) -> nn.Module:
     """A model by name, with its library's weights or those of a file; or a file that aliasfix wrote."""
     if targets.names_file(target):
         if batch.read(Path(target), trust).record is None:
@@ -132,10 +137,20 @@ def _model(target: str, given: Path | None, args: dict[str, Any], random_weights
     file = None if given is None else checkpoint.read(given, trust)
     if file is not None and source.library == "timm":
         args = file.factory_args() | args
+    torch.manual_seed(seed)  # a run that goes on has to begin with the same random weights
     model = models.build(source, args, pretrained=file is None and not random_weights)
     if file is not None:
         targets.load(model, file, source)
     return model.eval()
+
+
+def _original(target: str, model: nn.Module, args: dict[str, Any], trust: bool) -> nn.Module:
+    """A model by name with its library's weights, or the model before its conversion with the weights of a file."""
+    if not targets.names_file(target):
+        return models.build(targets.find(target), args, pretrained=True)
+    before = revert(model) if surgery.executed(model) is not None else copy.deepcopy(model)
+    loading.load(before, batch.read(Path(target), trust), target)
+    return before
 
 
 def _held(text: str | None) -> float | str | None:

@@ -20,7 +20,7 @@ class Log:
 
     Args:
         folder: where to.
-        step: the one that a run goes on after; later rows, of before it was killed, are dropped.
+        step: the one that a run goes on after; later rows, of before it was killed, are dropped. −1: it begins.
         total: steps of the whole run.
         active: False in all other processes.
     """
@@ -39,7 +39,7 @@ class Log:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         console = Console(stderr=True)
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task("fine-tuning", total=total, completed=step)
+        self._task = self._progress.add_task("fine-tuning", total=total, completed=max(step, 0))
 
     def __enter__(self) -> "Log":
         if self._active:
@@ -69,7 +69,7 @@ class Log:
 
 def _keep(path: Path, step: int) -> None:
     """The rows up to a step, and the header."""
-    text = path.read_text(encoding="utf-8") if path.exists() and step else ""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     # a killed process may leave half a row, which is of a later step than the state that it wrote before
     rows = [row for row in csv.DictReader(io.StringIO(text)) if (row["step"] or "").isdecimal()]
     with saving.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

@@ -92,7 +92,8 @@ class Run:
         epochs, best = self.identity["epochs"], self.folder / state.BEST
         active = self.accelerator.is_main_process
         try:
-            with self._memory(), Log(self.folder, self.step, epochs * self.updates, active) as log:
+            after = self.step if stored is not None else -1
+            with self._memory(), Log(self.folder, after, epochs * self.updates, active) as log:
                 if stored is None:
                     self._end_epoch(log)
                 for epoch in range(self.step // self.updates, epochs):
