@@ -1,6 +1,7 @@
 """Anti-alias any trained PyTorch network, keeping its weights."""
 
 from . import filters, registration
+from .calibration import Calibration, calibrate
 from .comparison import Comparison, FilterSweep, compare, compare_filters
 from .conversion import convert, inspect, report, revert
 from .errors import AliasfixError, LatticeWarning, NoEffectWarning
@@ -15,6 +16,7 @@ registration.install()
 
 __all__ = [
     "AliasfixError",
+    "Calibration",
     "Comparison",
     "FilterSweep",
     "Finetuning",
@@ -24,6 +26,7 @@ __all__ = [
     "Recipe",
     "Step",
     "Verification",
+    "calibrate",
     "compare",
     "compare_filters",
     "convert",

@@ -17,6 +17,7 @@ from .layers import BlurPool
 from .plan import Plan
 from .planner import make_plan
 from .recipe import Recipe
+from .record import digest_of_weights
 
 Selection = str | Sequence[str] | Callable[[nn.Module, str], bool] | None
 
@@ -123,7 +124,8 @@ def revert(model: nn.Module, inplace: bool = False) -> nn.Module:
     """The original function back, bit for bit, with the current weights.
 
     Raises:
-        AliasfixError: the model is not a converted one.
+        AliasfixError: the model is not a converted one, or was calibrated: its weights are then made for the blurs,
+            and the original's have to be loaded first.
 
     >>> model = revert(convert(nn.Sequential(nn.MaxPool2d(2))))
     >>> model
@@ -135,10 +137,31 @@ def revert(model: nn.Module, inplace: bool = False) -> nn.Module:
     plan = surgery.executed(model)
     if plan is None:
         raise AliasfixError("the model is not a converted one: aliasfix.report(model) is None")
+    if is_calibrated(model):
+        raise AliasfixError(
+            f"the model was calibrated ({plan.calibration['method']}), which changed its weights: "  # type: ignore[index]
+            f"load the original's first with model.load_state_dict, then revert"
+        )
     if not inplace:
         model = _copy(model)
     surgery.undo(model, plan)
     return model
+
+
+def unblurred(model: nn.Module) -> nn.Module:
+    """A copy of a converted model without its blurs, with the current weights, whatever these were made for."""
+    plan = surgery.executed(model)
+    assert plan is not None
+    model = _copy(model)
+    surgery.undo(model, plan)
+    return model
+
+
+def is_calibrated(model: nn.Module) -> bool:
+    """Whether a converted model was calibrated and does not have the weights from before again."""
+    plan = surgery.executed(model)
+    calibration = plan.calibration if plan is not None else None
+    return calibration is not None and calibration["before"] != digest_of_weights(model.state_dict())
 
 
 def _recipe(

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -164,6 +165,8 @@ class Plan:
     steps: tuple[Step, ...]
     lattice: Lattice = Lattice()
     notes: tuple[str, ...] = ()
+    calibration: Mapping[str, Any] | None = None
+    """How the weights were calibrated after the steps; None if they were not."""
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -190,9 +193,10 @@ class Plan:
     def summary(self) -> str:
         """The plan in one line."""
         filter = self.recipe.filter if isinstance(self.recipe.filter, str) else "the given taps"
+        done = f"; calibrated by {self.calibration['method']}" if self.calibration else ""
         return (
             f"{len(self.converted)} of {len(self)} sampling operations converted with {filter}, "
-            f"{len(self.kept)} left alone"
+            f"{len(self.kept)} left alone{done}"
         )
 
     def to_json(self) -> str:
@@ -208,6 +212,7 @@ class Plan:
                 "steps": steps,
                 "lattice": dataclasses.asdict(self.lattice),
                 "notes": list(self.notes),
+                "calibration": None if self.calibration is None else dict(self.calibration),
             }
         )
 
@@ -226,7 +231,9 @@ class Plan:
             ]
             drifts = tuple(Drift(**drift) for drift in data["lattice"]["drifts"])
             lattice = Lattice(**{**data["lattice"], "drifts": drifts})
-            return cls(Recipe.from_json(json.dumps(data["recipe"])), tuple(steps), lattice, tuple(data["notes"]))
+            recipe = Recipe.from_json(json.dumps(data["recipe"]))
+            calibration = data.get("calibration")
+            return cls(recipe, tuple(steps), lattice, tuple(data["notes"]), calibration and dict(calibration))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AliasfixError(f"this is no plan of aliasfix: {type(error).__name__} {error}") from None
 

@@ -29,6 +29,7 @@ _FETCHING = (
     *("cache_dir", "weights", "weights_backbone"),
 )
 _LARGEST_RATE = 64
+_PLAN = ("recipe", "steps", "lattice", "notes", "calibration")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Record:
         try:
             _check_digests(data)
             check_base(data["base"], data["base_args"])
-            plan = Plan.from_json(json.dumps({key: data[key] for key in ("recipe", "steps", "lattice", "notes")}))
+            plan = Plan.from_json(json.dumps({key: data.get(key) for key in _PLAN}))
             _check_plan(plan)
             parts = (data["version"], data["weights"], data["fingerprint"])
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

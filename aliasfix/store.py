@@ -129,6 +129,8 @@ def load(path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | N
             if not converted:
                 surgery.undo(model, record.plan)
             raise
+    if record.plan.calibration is not None:
+        surgery.note_calibration(model, record.plan.calibration)
     if record.fingerprint is not None and (difference := fingerprint.check(model, record.fingerprint)):
         warnings.warn(f"{path}: {difference} from what it was when the model was saved", stacklevel=2)
     return model

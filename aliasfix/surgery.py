@@ -1,6 +1,8 @@
 """Carry out a plan on a live model, and undo it. The only file that changes models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,6 +39,13 @@ def apply(model: nn.Module, plan: Plan) -> None:
 def executed(model: nn.Module) -> Plan | None:
     """The plan that `apply` carried out on this model."""
     plan: Plan | None = model.__dict__.get(_PLAN)
+    return plan
+
+
+def note_calibration(model: nn.Module, calibration: Mapping[str, Any] | None) -> Plan:
+    """Write into a converted model's plan how its weights were calibrated."""
+    plan: Plan = replace(model.__dict__[_PLAN], calibration=calibration)
+    model.__dict__[_PLAN] = plan
     return plan
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import surgery
 from .account import unaccounted
-from .conversion import convert, revert
+from .conversion import convert, unblurred
 from .errors import AliasfixError
 from .example import traces
 from .layers import BlurPool
@@ -69,7 +69,7 @@ def verify(model: nn.Module, original: nn.Module | None = None, *, example_input
 
     Args:
         model: a converted model; left as it is.
-        original: the model before conversion, to compare with; else what `revert` gives.
+        original: the model before conversion, to compare with; else the model without its blurs.
         example_input: as for `convert`.
 
     Returns:
@@ -88,7 +88,7 @@ def verify(model: nn.Module, original: nn.Module | None = None, *, example_input
     if example_input is None:
         generator = torch.Generator().manual_seed(0)
         args = tuple(torch.rand(a.shape, generator=generator).to(a) for a in args)
-    before = _still(original if original is not None else revert(model))
+    before = _still(original if original is not None else unblurred(model))
     after = _still(model)
     checks = {
         "delta1 gives the original's output": lambda: _identity(before, plan, args, kwargs),
@@ -184,7 +184,7 @@ def _keys(before: nn.Module, after: nn.Module) -> tuple[bool, str]:
 def _reverts(before: nn.Module, after: nn.Module, args: Any, kwargs: Any) -> tuple[bool, str]:
     reference = copy.deepcopy(before)
     reference.load_state_dict(after.state_dict())
-    outputs = zip(_run(reference, args, kwargs), _run(revert(after), args, kwargs), strict=True)
+    outputs = zip(_run(reference, args, kwargs), _run(unblurred(after), args, kwargs), strict=True)
     same = all(torch.equal(a, b) for a, b in outputs)
     return same, "equal" if same else "not equal"
 

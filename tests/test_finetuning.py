@@ -14,7 +14,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import aliasfix
-from aliasfix.errors import AliasfixError
 from aliasfix.finetuning.losses import Objective, consistency, distillation, shifted
 
 from .finetuning import OPTIONS, net, outcome, photographs

@@ -15,6 +15,7 @@ import aliasfix
 ROOT = Path(__file__).parents[1]
 PUBLIC = [
     "AliasfixError",
+    "Calibration",
     "Comparison",
     "FilterSweep",
     "Finetuning",
@@ -24,6 +25,7 @@ PUBLIC = [
     "Recipe",
     "Step",
     "Verification",
+    "calibrate",
     "compare",
     "compare_filters",
     "convert",

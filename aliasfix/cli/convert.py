@@ -8,7 +8,9 @@ import torch
 import typer
 from torch import nn
 
-from .. import checkpoint, directory, models, saving, store, streaming
+from .. import checkpoint, directory, models, saving, store, streaming, surgery
+from ..calibration import Calibration
+from ..calibration import calibrate as calibrate_model
 from ..checkpoint import Checkpoint
 from ..conversion import convert as convert_model
 from ..conversion import inspect as inspect_model
@@ -39,6 +41,7 @@ def convert(
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
     stream: options.Stream = False,
+    calibrate: options.Calibrate = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -46,7 +49,8 @@ def convert(
 
     A conversion changes no weight: the output keeps keys, tensors and everything that a trainer put beside
     them (of a checkpoint with averaged weights, those are the ones that are loaded). A raw conversion must be
-    calibrated or fine-tuned before use. Of many checkpoints, those that fail are listed at the end.
+    calibrated or fine-tuned before use. With --calibrate the weights are adapted to the blurs on your images,
+    and written alone. Of many checkpoints, those that fail are listed at the end.
 
     \b
     aliasfix convert timm:resnet50.a1_in1k -o resnet50.safetensors
@@ -55,6 +59,7 @@ def convert(
     aliasfix convert timm:resnet50 --checkpoint mine.pth -o converted/    # timm opens local-dir:converted
     aliasfix convert downloads/resnet50/ -o converted/                    # a directory that timm wrote
     aliasfix convert timm:resnet50 --checkpoint runs/ -o converted-runs/  # all that are in runs/
+    aliasfix convert timm:resnet50.a1_in1k --calibrate photos/ -o calibrated.safetensors
     aliasfix convert mypackage.nets:make_net --checkpoint net.pt --filter bin5 --padding zero -o net-aliasfix.pt
     """
     recipe = options.recipe(filter, padding, stem, average, include, exclude)
@@ -64,6 +69,8 @@ def convert(
         target, own = directory.base(Path(target))
         args = own | args
     _check_usage(target, output, checkpoints or [], random_weights)
+    if calibrate is not None and stream:
+        console.fail("--calibrate changes the weights, and --stream copies them: they exclude each other", 2)
     found = batch.tasks(checkpoints or [], output)
     source: Source | None = None
     results, failures = [], {}
@@ -72,10 +79,10 @@ def convert(
             if not task.as_directory and len(found) == 1:
                 saving.check(task.output)
             source = source or targets.find(target)
-            if task.given is not None and (stream or streaming.is_large(task.given)):
+            if calibrate is None and task.given is not None and (stream or streaming.is_large(task.given)):
                 result = _stream(source, args, task.given, task.output, recipe, example)
             else:
-                result = _convert(source, args, task, recipe, example, random_weights, trust_pickle)
+                result = _convert(source, args, task, recipe, example, random_weights, trust_pickle, calibrate)
         except Exception as error:
             if len(found) == 1:
                 raise
@@ -104,11 +111,13 @@ class _Result:
     plan: Plan
     output: Path
     lost: list[str]
+    calibration: Calibration | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result for machines."""
         written = str(self.output) if self.plan.converted else None
-        return targets.result(self.source, self.args, self.plan) | {"output": written}
+        found = {} if self.calibration is None else {"calibration": self.calibration.as_dict()}
+        return targets.result(self.source, self.args, self.plan) | {"output": written} | found
 
     def tell(self) -> None:
         """The result for people."""
@@ -118,8 +127,13 @@ class _Result:
             return
         count = f"{len(self.plan.converted)} of {len(self.plan)} sampling operations converted"
         print(f"{self.output}: {self.source}, {count}")
-        print("A raw conversion changes what the network computes: calibrate or fine-tune it before use.")
-        if self.lost:
+        if self.calibration is not None:
+            console.print_table(self.calibration)
+        if self.plan.calibration is None:
+            print("A raw conversion changes what the network computes: calibrate or fine-tune it before use.")
+        if self.lost and self.calibration is not None:
+            console.note(f"written are the calibrated weights alone, without {', '.join(self.lost)}")
+        elif self.lost:
             console.note(f"a .safetensors file holds only weights, not {', '.join(self.lost)}; -o X.pth would")
 
 
@@ -131,6 +145,7 @@ def _convert(
     example: torch.Tensor | None,
     random_weights: bool,
     trust: bool,
+    images: Path | None,
 ) -> _Result:
     file = None if task.given is None else targets.read(task.given, trust, recipe)
     if file is not None and source.library == "timm":
@@ -143,14 +158,21 @@ def _convert(
         convert_model(model, recipe=recipe, example_input=example, inplace=True)
         plan = report(model) or inspect_model(model, recipe=recipe, example_input=example)
     lost: list[str] = []
+    calibration: Calibration | None = None
     if plan.converted:
         _check_blurs(file, model)
+        if file is not None and file.record is not None and file.record.plan.calibration is not None:
+            plan = surgery.note_calibration(model, file.record.plan.calibration)
+        lost = file.beside if file is not None and (images or _weights_alone(task)) else []
+        if images is not None:
+            with console.working("calibrating", spin=False):
+                calibration = calibrate_model(model.eval(), images)
+            plan, file = report(model) or plan, None
         file = file or Checkpoint(task.output, {"state_dict": model.state_dict()})
-        lost = file.beside if task.as_directory or task.output.suffix == ".safetensors" else []
         with console.working(f"writing {task.output}"):
             task.output.parent.mkdir(parents=True, exist_ok=True)
             store.write(task.output, task.as_directory, file, model, targets.record(source, args, plan), example)
-    return _Result(source, args, plan, task.output, lost)
+    return _Result(source, args, plan, task.output, lost, calibration)
 
 
 def _stream(
@@ -169,6 +191,10 @@ def _stream(
         with console.working(f"writing {output}"):
             streaming.write(output, stream, replace(targets.record(source, args, plan), version=__version__))
     return _Result(source, args, plan, output, [])
+
+
+def _weights_alone(task: Task) -> bool:
+    return task.as_directory or task.output.suffix == ".safetensors"
 
 
 def _check_blurs(file: Checkpoint | None, model: nn.Module) -> None:

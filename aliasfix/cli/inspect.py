@@ -87,3 +87,5 @@ def _print_record(record: Record) -> None:
     print(f"{base}{given}, converted by aliasfix {record.version} with this recipe:")
     for option, value in json.loads(record.plan.recipe.to_json()).items():
         print(f"  {option:8} {'-' if value is None else value}")
+    if (calibration := record.plan.calibration) is not None:
+        print(f"Calibrated by {calibration['method']} on {calibration['images']} images.")

@@ -78,6 +78,14 @@ Stream = Annotated[
         "--stream", help="Do not load a .safetensors checkpoint but copy its tensors; by itself above half of memory."
     ),
 ]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibrate",
+        metavar="DIR",
+        help="Adapt the weights to the blurs on the images in this folder, without labels: 64 to 256 are enough.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Without a checkpoint, do not ask for pretrained weights.")

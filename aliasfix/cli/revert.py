@@ -30,6 +30,10 @@ def revert(
         file = batch.read(path, trust_pickle)
     if file.record is None:
         raise AliasfixError(f"{path} was not converted by aliasfix: there is nothing to revert")
+    if file.record.plan.calibration is not None:
+        raise AliasfixError(
+            f"{path} was calibrated, which changed its weights: the original's are in what it was converted from"
+        )
     with console.working(f"writing {output}"):
         saving.write(output, file, None)
     if not quiet:

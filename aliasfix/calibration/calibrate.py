@@ -1,0 +1,166 @@
+"""The public calibration: original and converted network in step, layer by layer, on images without labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from aliasfix import surgery
+from aliasfix.calibration import least_squares, statistics
+from aliasfix.calibration.behind import behind
+from aliasfix.calibration.images import Split, split
+from aliasfix.calibration.judge import Judge, errors
+from aliasfix.calibration.passes import Correction, correct, once
+from aliasfix.calibration.result import Calibration, Scores, Site
+from aliasfix.conversion import is_calibrated, unblurred
+from aliasfix.errors import AliasfixError
+from aliasfix.measure.inputs import Images
+from aliasfix.measure.running import Output, running
+from aliasfix.record import digest_of_weights
+
+METHODS = ("statistics", "least-squares", "both")
+
+
+def calibrate(
+    model: nn.Module,
+    images: Images,
+    original: nn.Module | None = None,
+    method: str = "auto",
+    *,
+    size: int | None = None,
+    batch_size: int = 64,
+    output: Output = None,
+) -> Calibration:
+    """Adapt the weights of a converted network to its blurs, in place, without labels and without gradients.
+
+    ``statistics`` gives every channel the mean and variance back that it has in the original; ``least-squares`` fits
+    the convolutions behind the blurs to what they return in the original; ``both`` does the second, then the first,
+    layer by layer. A quarter of the images is held out to tell whether it helped.
+
+    Args:
+        model: a converted network; its weights change, and nothing else.
+        images: a folder, or a list, data loader or other iterable of (C, H, W) or (B, C, H, W) tensors that can be
+            iterated again, scaled and normalised as in training; labels are not looked at. 64 to 256 are enough.
+        original: the network before conversion; by default what `aliasfix.revert` gives of the model.
+        method: ``statistics``, ``least-squares``, ``both``; ``auto`` takes what agrees best with the original on the
+            images held out, and leaves the model as it is where nothing is better than that.
+        size: side of the network's input, see `aliasfix.compare`.
+        batch_size: most images in a network at a time, which bounds the memory.
+        output: where the logits (or another tensor) are in what the networks return: a key, an index, a function.
+
+    Returns:
+        A `Calibration`: what was done, how close the network is to the original before and after.
+
+    Raises:
+        AliasfixError: the model is not a converted one, or was calibrated before and its original is not given; fewer
+            than eight images, or images that the network does not take or that are not finite. The model is left as
+            it was, also when the calibration is interrupted.
+
+    >>> import aliasfix
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 3), nn.Flatten()).eval()
+    >>> converted = aliasfix.convert(net)
+    >>> images = torch.rand(16, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    >>> found = aliasfix.calibrate(converted, images, method="statistics")
+    >>> found.images, found.held_out, found.after.error < found.before.error
+    (12, 4, True)
+    """
+    plan = surgery.executed(model)
+    if plan is None:
+        raise AliasfixError("calibrate takes a converted model: convert it first")
+    if method not in ("auto", *METHODS):
+        raise AliasfixError(f"no method {method!r}: choose from auto, {', '.join(METHODS)}")
+    if original is None:
+        original = reference(model)
+    _check_original(original, model)
+    given = split(images, model, size, batch_size)
+    state = copy.deepcopy(model.state_dict())
+    weights = digest_of_weights(state)
+    try:
+        found, taken = _best(model, original, given, METHODS if method == "auto" else (method,), method, output)
+        model.load_state_dict(taken)
+    except BaseException:
+        model.load_state_dict(state)
+        raise
+    if found.method != "none":
+        done = {"method": found.method, "images": found.images, "agreement": found.after.agreement, "before": weights}
+        surgery.note_calibration(model, done)
+    return found
+
+
+def reference(model: nn.Module) -> nn.Module:
+    """The original of a converted network, which has its weights.
+
+    Raises:
+        AliasfixError: the weights were calibrated: they are no longer the original's.
+    """
+    if is_calibrated(model):
+        raise AliasfixError("the model was calibrated, which changed its weights: give original=, the network before")
+    return unblurred(model)
+
+
+def _best(
+    model: nn.Module, original: nn.Module, given: Split, methods: Sequence[str], asked: str, output: Output
+) -> tuple[Calibration, dict[str, Tensor]]:
+    """Try methods, each from the weights as they are; the last thing tried may stay on the model."""
+    start = copy.deepcopy(model.state_dict())
+    judge = Judge(original, given.views, output)
+    scores: dict[str, Scores] = {"original": judge.original, "before": judge(model)}
+    example = given.fit[0][:2]
+    layers = [path for path in behind(model, example) if isinstance(model.get_submodule(path), _FITTED)]
+    before = errors(original, model, layers, given.views[0])
+    notes, best, state = list(given.notes), "before", start
+    for method in methods:
+        model.load_state_dict(start)
+        corrections = _corrections(model, original, example, layers, method, notes)
+        if not corrections:
+            notes.append(f"{method}: no layer that it applies to")
+            continue
+        with running(model, None, "calibration"), running(original, None, "calibration") as shown:
+            batches = (shown.place(batch) for batch in given.fit)
+            correct(original, model, corrections, batches)
+        scores[method] = judge(model)
+        if asked != "auto" or scores[method].rank > scores[best].rank:
+            best, state = method, copy.deepcopy(model.state_dict())
+    model.load_state_dict(state)
+    after = errors(original, model, layers, given.views[0])
+    sites = tuple(Site(path, before[path], after[path]) for path in layers)
+    name = "none" if best == "before" else best
+    return Calibration(name, given.images, given.held_out, scores, sites, tuple(dict.fromkeys(notes))), state
+
+
+_FITTED = (nn.modules.conv._ConvNd, nn.Linear)
+
+
+def _corrections(
+    model: nn.Module, original: nn.Module, example: Tensor, layers: Sequence[str], method: str, notes: list[str]
+) -> list[Correction]:
+    """What a method does to each layer, in the order in which it acts on one and the same layer."""
+    kinds = (statistics.Normalisation, *statistics.AFFINE)
+    with running(original, None, "calibration") as run:
+        paths = once(original, run.place(example), kinds)
+    made: list[Correction] = []
+    fitted = []
+    if method != "statistics":
+        for path in paths:
+            module = model.get_submodule(path)
+            if path not in layers or not isinstance(module, least_squares.Convolution):
+                continue
+            if why := least_squares.why_not(module):
+                notes.append(f"{path} is not fitted: {why}")
+                continue
+            made.append(least_squares.LeastSquares(path, module))
+            fitted.append(path)
+    if method != "least-squares":
+        made += statistics.corrections(model, [path for path in paths if path not in fitted])
+    return made
+
+
+def _check_original(original: nn.Module, model: nn.Module) -> None:
+    if surgery.executed(original) is not None:
+        raise AliasfixError("original= is a converted network: give the one before conversion")
+    ours, theirs = ({key: value.shape for key, value in m.state_dict().items()} for m in (model, original))
+    if ours != theirs:
+        other = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
+        raise AliasfixError(f"original= is another network: {other} is not alike in the two")

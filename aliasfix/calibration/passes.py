@@ -1,0 +1,84 @@
+"""A pass over the images: the original shows what its layers do, then the converted network is corrected in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from aliasfix.errors import AliasfixError
+
+
+class Correction(Protocol):
+    """What corrects one layer of the converted network from what the original's layer does."""
+
+    path: str
+
+    def show(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        """See one batch at the original's layer: what goes in, and what comes out."""
+
+    def correct(self, module: nn.Module, x: Tensor) -> None:
+        """See the same batch before it enters the converted network's layer, and change the layer's weights."""
+
+
+def correct(
+    original: nn.Module, model: nn.Module, corrections: Sequence[Correction], batches: Iterable[Tensor]
+) -> None:
+    """Correct layers of a converted network in the order in which they run.
+
+    A layer is corrected just before it runs, so that it sees what the corrected layers before it make of the
+    batch. Its correction pools what it saw of all batches so far: with one batch every layer is corrected with the
+    final layers before it; with several no more than one is held at a time.
+
+    Args:
+        original: in eval mode, left as it is.
+        model: in eval mode; the weights of its corrected layers change.
+        corrections: in the order in which those of one layer act.
+        batches: (B, C, H, W), on the device and in the type of the networks.
+
+    Raises:
+        AliasfixError: a layer's input or output is not finite.
+    """
+    with ExitStack() as stack:
+        for correction in corrections:
+            shown = original.get_submodule(correction.path).register_forward_hook(partial(_show, correction))
+            corrected = model.get_submodule(correction.path).register_forward_pre_hook(partial(_correct, correction))
+            stack.callback(shown.remove)
+            stack.callback(corrected.remove)
+        stack.enter_context(torch.no_grad())
+        for batch in batches:
+            original(batch)
+            model(batch)
+
+
+def once(model: nn.Module, batch: Tensor, kinds: tuple[type[nn.Module], ...]) -> list[str]:
+    """The layers of some kinds that run once in a forward pass, on one tensor, in the order in which they run."""
+    calls: Counter[str] = Counter()
+
+    def count(path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls[path] += 1 if len(args) == 1 and isinstance(output, Tensor) else 2
+
+    with ExitStack() as stack:
+        for path, module in model.named_modules():
+            if isinstance(module, kinds):
+                stack.callback(module.register_forward_hook(partial(count, path)).remove)
+        with torch.no_grad():
+            model(batch)
+    return [path for path, times in calls.items() if times == 1]
+
+
+def _show(correction: Correction, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    if not output.isfinite().all():
+        raise AliasfixError(f"{correction.path}: the original's output is not finite on these images")
+    correction.show(module, args[0], output)
+
+
+def _correct(correction: Correction, module: nn.Module, args: tuple[Any, ...]) -> None:
+    if not args[0].isfinite().all():
+        raise AliasfixError(f"{correction.path}: the converted network's values are not finite on these images")
+    correction.correct(module, args[0])

@@ -1,0 +1,112 @@
+"""What a calibration did: it prints as a table, and goes out as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer behind a blur: how far its output is from the original's, on the images held out.
+
+    ``before`` and ``after`` are the squared error as a share of the variance of the original's output.
+    """
+
+    path: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A network against its original, on the images held out.
+
+    Args:
+        agreement: the share of views whose top-1 class is the original's, in [0, 1]; None where it is no classifier.
+        error: the squared difference of the outputs as a share of the variance of the original's.
+        consistency: the share of images whose two views get one class, in [0, 1]; None where it is no classifier.
+    """
+
+    agreement: float | None
+    error: float
+    consistency: float | None
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What is better is larger: by agreement, then by error."""
+        return (0.0 if self.agreement is None else self.agreement, -self.error)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration did.
+
+    Args:
+        method: what was carried out; ``none`` where nothing was better than leaving the model as it was.
+        images: how many the network was fitted on.
+        held_out: how many it was judged by.
+        scores: of the original, of the model before, and after each method that was tried.
+        sites: how far the layers behind the blurs are from the original, before and after.
+        notes: for the reader.
+    """
+
+    method: str
+    images: int
+    held_out: int
+    scores: Mapping[str, Scores]
+    sites: tuple[Site, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def before(self) -> Scores:
+        """Of the converted network as it was given."""
+        return self.scores["before"]
+
+    @property
+    def after(self) -> Scores:
+        """Of the calibrated network."""
+        return self.scores.get(self.method, self.before)
+
+    @property
+    def summary(self) -> str:
+        """What was done, in one line."""
+        if self.method == "none":
+            return f"left as it was: no method was better on {self.held_out} images held out"
+        return f"calibrated by {self.method} on {self.images} images, judged by {self.held_out} others"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The calibration as JSON-able values."""
+        return dataclasses.asdict(self) | {"scores": {name: dataclasses.asdict(of) for name, of in self.scores.items()}}
+
+    def to_json(self) -> str:
+        """The calibration as JSON."""
+        return json.dumps(self.as_dict())
+
+    def __rich__(self) -> Table:
+        table = Table(caption="\n".join([self.summary, *self.notes]), caption_justify="left", box=None, pad_edge=False)
+        table.add_column("network, or layer behind a blur", overflow="fold")
+        for column in ("agreement", "consistency", "error"):
+            table.add_column(column, justify="right")
+        for name, scores in self.scores.items():
+            chosen = " (taken)" if name == self.method else ""
+            table.add_row(name + chosen, _share(scores.agreement), _share(scores.consistency), f"{scores.error:.3f}")
+        for site in self.sites:
+            table.add_row(site.path, "", "", f"{site.before:.3f} → {site.after:.3f}")
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=120, color_system=None, force_terminal=False)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get().rstrip()
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"

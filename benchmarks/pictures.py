@@ -1,0 +1,55 @@
+"""Photographs and textures that come with scikit-image and scikit-learn, in two halves that share none."""
+
+import io
+from importlib import resources
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+SIZE, MARGIN = 224, 32
+NAMES = (
+    *("astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "china.jpg", "clock_motion.png"),
+    *("coffee.png", "coins.png", "flower.jpg", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png"),
+    *("moon.png", "motorcycle_left.png", "page.png", "retina.jpg", "rocket.jpg", "text.png"),
+)
+
+
+def halves(seed):
+    """The names of the pictures to calibrate on, and of those to test on."""
+    order = torch.randperm(len(NAMES), generator=torch.Generator().manual_seed(seed)).tolist()
+    names = [NAMES[index] for index in order]
+    return names[: len(names) // 2], names[len(names) // 2 :]
+
+
+def picture(name):
+    """A picture by its file's name."""
+    if name in ("china.jpg", "flower.jpg"):
+        return Image.fromarray(load_sample_image(name))
+    return Image.open(io.BytesIO((resources.files("skimage.data") / name).read_bytes())).convert("RGB")
+
+
+def crops(names, each, seed):
+    """Square crops of 30% to 100% of what fits into each picture, at 256 x 256: (N, 3, 256, 256) in [-1, 1]."""
+    random, found = np.random.default_rng(seed), []
+    for name in names:
+        image = picture(name)
+        for _ in range(each):
+            side = round(min(image.size) * random.uniform(0.3, 1) ** 0.5)
+            left, top = (int(random.integers(length - side + 1)) for length in image.size)
+            crop = image.crop((left, top, left + side, top + side)).resize(
+                (SIZE + MARGIN,) * 2, Image.Resampling.BICUBIC
+            )
+            found.append(torch.tensor(np.array(crop)).permute(2, 0, 1) / 127.5 - 1)
+    return torch.stack(found)
+
+
+def view(images, top, left):
+    """The 224 x 224 window of each image at a corner."""
+    return images[:, :, top : top + SIZE, left : left + SIZE]
+
+
+def each_view(images, corners):
+    """The windows at a corner of its own for each image."""
+    return torch.cat([view(image[None], *corner) for image, corner in zip(images, corners.tolist(), strict=True)])

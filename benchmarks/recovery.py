@@ -1,0 +1,136 @@
+"""How much of a network's accuracy comes back after a conversion, stage by stage, and how steady it is.
+
+    python benchmarks/recovery.py                  everything: writes results/recovery.json
+    python benchmarks/recovery.py digits VGG       one network, printed only
+
+EfficientNet-Lite0 with its ImageNet weights on photographs: top-1 agreement with the original, each network's agreement
+with itself after a shift, and consistency. Calibration and test share no photograph; a seed draws the halves and the
+crops. Small networks on digits: accuracy, and consistency over the circular shifts of 0 to 8 pixels. A seed trains
+one.
+"""
+
+import copy
+import json
+import sys
+import time
+
+import digits
+import pictures
+import torch
+from provenance import RESULTS, write
+from rich.console import Console
+from rich.table import Table
+
+import aliasfix
+from aliasfix.demo import network
+
+FILTERS, SEEDS = ("tri3", "bin5"), (0, 1, 2)
+SHIFTS = (1, 2, 4, 8)
+CALIBRATION_CROPS, TEST_CROPS = 12, 10  # of each photograph; there are ten in each half
+CALIBRATION_DIGITS, CONSISTENCY_DIGITS = 256, 200
+
+
+def raw(model, original, images):
+    """The conversion alone."""
+
+
+def calibrated(model, original, images):
+    """`aliasfix.calibrate` on images without labels."""
+    return aliasfix.calibrate(model, images, original).method
+
+
+STAGES = {"raw": raw, "calibrated": calibrated}
+"""What is done to the converted network, in place, one after the other: a function of it, the original and images."""
+
+
+def stages(original, filter, images, measure):
+    """What is measured after each stage, with the stage's seconds of processor time."""
+    model, found = aliasfix.convert(original, filter), {}
+    for name, stage in STAGES.items():
+        start = time.process_time()
+        what = stage(model, original, images)
+        seconds = round(time.process_time() - start, 1)
+        found[name] = measure(model) | {"seconds": seconds} | ({"what": what} if what else {})
+        print(f"  {filter} {name}: {found[name]}", flush=True)
+    return found
+
+
+def photographs(seed):
+    """One split of the photographs."""
+    original = network()
+    for_calibration, for_test = pictures.halves(seed)
+    images = pictures.crops(for_calibration, CALIBRATION_CROPS, seed)
+    test = pictures.crops(for_test, TEST_CROPS, 1000 + seed)
+    random = torch.Generator().manual_seed(seed)
+    pair = [torch.randint(pictures.MARGIN, (len(test), 2), generator=random) for _ in range(2)]
+    known = {}
+
+    def classes(model, views):
+        with torch.inference_mode():
+            return torch.cat([model(part).argmax(1) for part in views.split(10)])
+
+    def measure(model):
+        here = classes(model, pictures.view(test, 8, 8))
+        known.setdefault("original", here)
+        ends = [classes(model, pictures.each_view(test, end)) for end in pair]
+        moved = {f"self{d}": same(here, classes(model, pictures.view(test, 8 + d, 8 + d))) for d in SHIFTS}
+        return {"agreement": same(here, known["original"]), "consistency": same(*ends)} | moved
+
+    found = {"original": measure(original)}
+    print(f"photographs, seed {seed}: {found}", flush=True)
+    return {"original": found["original"]} | {f: stages(original, f, images, measure) for f in FILTERS}
+
+
+def small(name, seed):
+    """One small network, trained with one seed."""
+    original = digits.train(name, seed)
+    (given, _), _ = digits.digits()
+    images = digits.placed(given[:CALIBRATION_DIGITS], torch.Generator().manual_seed(seed))
+    test, labels = digits.placed_test()
+
+    def measure(model):
+        model = copy.deepcopy(model).eval()
+        accuracy = digits.accuracy(model, test, labels)
+        return {"accuracy": accuracy, "consistency": digits.consistency(model, test[:CONSISTENCY_DIGITS])}
+
+    first = measure(original)
+    print(f"{name}, seed {seed}: {first}", flush=True)
+    return {"original": first} | {filter: stages(original, filter, images, measure) for filter in FILTERS}
+
+
+def same(a, b):
+    return (a == b).float().mean().item()
+
+
+def table(result):
+    """Means over the seeds."""
+    shown = Table(box=None)
+    for column in ("network", "filter", "stage", "figures"):
+        shown.add_column(column)
+    for name, seeds in result.items():
+        for filter in FILTERS:
+            for stage in ("original", *STAGES):
+                runs = [seed[stage] if stage == "original" else seed[filter][stage] for seed in seeds]
+                keys = [key for key, value in runs[0].items() if isinstance(value, float) and key != "seconds"]
+                means = (f"{key} {100 * sum(run[key] for run in runs) / len(runs):.1f}" for key in keys)
+                shown.add_row(name, filter, stage, ", ".join(means))
+    return shown
+
+
+def main(what):
+    result = {}
+    if what[:1] in ([], ["photographs"]):
+        result["EfficientNet-Lite0"] = [photographs(seed) for seed in SEEDS]
+    if what[:1] in ([], ["digits"]):
+        for name in what[1:] or digits.NETWORKS:
+            result[name] = [small(name, seed) for seed in SEEDS]
+    Console(width=150).print(table(result))
+    if len(what) < 2:
+        path = RESULTS / "recovery.json"
+        known = json.loads(path.read_text())["networks"] if path.exists() else {}
+        write("recovery", "python benchmarks/recovery.py", {"networks": known | result})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(sys.argv[1:])
