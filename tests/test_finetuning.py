@@ -1,6 +1,7 @@
 """Fine-tuning: the losses by hand, runs that are interrupted, processes that share a batch, and mistakes."""
 
 import csv
+import functools
 import os
 import random
 import subprocess
@@ -14,6 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import aliasfix
+from aliasfix import models
+from aliasfix.errors import AliasfixError
 from aliasfix.finetuning.losses import Objective, consistency, distillation, shifted
 
 from .finetuning import OPTIONS, net, outcome, photographs
@@ -135,7 +138,7 @@ def test_labels_are_learned_and_the_best_weights_are_kept(tmp_path):
 def test_without_labels_the_original_comes_back(tmp_path):
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5)
-    original, x = nn.Sequential(*layers), images(64)
+    original, x = nn.Sequential(*layers), nn.functional.interpolate(images(64, 4), 16, mode="bilinear")
     original[-1].weight.data *= 20
     model = aliasfix.convert(original, stem="full", example_input=x)
     loader, held = DataLoader(x, 16, shuffle=True), DataLoader(x, 10)
@@ -173,6 +176,9 @@ def test_the_model_stays_its_own(tmp_path):
     kept = weights(model[1])
     assert torch.equal(kept["running_mean"], statistics["running_mean"])
     assert not torch.equal(kept["weight"], statistics["weight"])
+    with pytest.raises(AliasfixError, match=r"calibrated \(fine-tuning\).*load the original's"):
+        aliasfix.revert(model)
+    model.load_state_dict(net().state_dict())
     aliasfix.revert(model)
 
 
@@ -186,13 +192,10 @@ def test_batch_statistics_are_updated_on_request(tmp_path):
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_a_backbone_on_a_folder(library, folder, tmp_path):
-    from aliasfix import models
-
     torch.manual_seed(0)
-    model = models.build(
-        {"timm": "timm:resnet10t", "torchvision": "torchvision:resnet18"}[library], {"num_classes": 3}, pretrained=False
-    )
-    aliasfix.convert(model, inplace=True)
+    name = {"timm": "timm:resnet10t", "torchvision": "torchvision:resnet18"}[library]
+    build = functools.partial(models.build, name, {"num_classes": 3}, pretrained=False)
+    model = aliasfix.convert(build(), inplace=True)
     run = aliasfix.finetune(
         model, folder / "images", tmp_path / "run", epochs=1, batch_size=16, size=32, distillation=0.5, lr=1e-3,
         optimizer="sgd", augmentation={"hflip": 0.0, "re_prob": 0.5},
@@ -200,7 +203,7 @@ def test_a_backbone_on_a_folder(library, folder, tmp_path):
     assert [epoch.step for epoch in run.epochs] == [0, 2]
     assert len(metrics(tmp_path / "run")) == 4
     assert list((tmp_path / "run").glob("events.*"))
-    loaded = aliasfix.load(run.path, None if library == "timm" else aliasfix.revert(model))
+    loaded = aliasfix.load(run.path, None if library == "timm" else build())
     assert equal(weights(loaded), weights(model))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .. import surgery
-from ..conversion import revert
+from ..calibration.calibrate import reference
 from ..errors import AliasfixError
 from ..record import digest_of_weights
 from ..wording import one_line
@@ -67,7 +67,8 @@ def finetune(
         data: a folder of images, of class folders where they have labels; or a `DataLoader` of float images
             (B, C, H, W), alone or with labels (B,).
         out: the folder of the run; made if it is missing.
-        original: what to distil from; a copy of the model as it is given, reverted, by default.
+        original: what to distil from; a copy of the model as it is given, reverted, by default. Of a model that was
+            calibrated or fine-tuned it has to be given.
         validation: images held out, a folder or a loader, or the share of the folder; a tenth of it by default.
         distillation: d, 0 … 1; 1 needs no labels. By default ½, and 1 without labels.
         consistency: c, 0 or more.
@@ -187,6 +188,8 @@ def _check(
 
 def _original(model: nn.Module, original: nn.Module | None) -> nn.Module:
     """A copy of the network to distil from, in eval mode."""
-    source = model if original is None else original
-    teacher = revert(source) if surgery.executed(source) is not None else copy.deepcopy(source)
+    if original is not None:
+        teacher = copy.deepcopy(original)
+    else:
+        teacher = reference(model) if surgery.executed(model) is not None else copy.deepcopy(model)
     return teacher.eval().requires_grad_(False)

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import checkpoint, loading, saving, store, surgery
 from ..checkpoint import Checkpoint
 from ..errors import AliasfixError
-from ..record import Record
+from ..record import Record, digest_of_weights
 from ..wording import one_line
 from . import seeds, state
 from .data import Data, batches, unpack
@@ -53,6 +53,7 @@ class Run:
         self.optimizer, self.schedule = _optimizer(self.model, identity, self.updates)
         self.average = _average(self.model, identity["ema"])
         self.wrapped, self.stepper = accelerator.prepare(objective, self.optimizer)
+        self.before = digest_of_weights(self.model.state_dict())
         self.epochs: list[Epoch] = []
         self.step, self.total = 0, 0.0
 
@@ -152,6 +153,7 @@ class Run:
         self.epochs.append(now)
         self.total = 0.0
         if Finetuning(tuple(self.epochs), self.folder).best is now and self.accelerator.is_main_process:
+            self._note(self.result)
             _keep(self.result, self.folder / state.BEST, self._example)
         self._save()
 
@@ -212,6 +214,16 @@ class Run:
         """Leave the best weights in the model."""
         self.accelerator.wait_for_everyone()
         loading.load(self.model, checkpoint.read(self.folder / state.BEST))
+        self._note(self.model)
+
+    def _note(self, model: nn.Module) -> None:
+        """Write into the plan that the weights are no longer those of the original."""
+        plan, best = surgery.executed(model), Finetuning(tuple(self.epochs), self.folder).best
+        if plan is not None and best.epoch:
+            before = (plan.calibration or {}).get("before", self.before)
+            images = len(self.data.train.dataset)
+            note = {"method": "fine-tuning", "images": images, "agreement": best.agreement, "before": before}
+            surgery.note_calibration(model, note)
 
     def _check_finite(self) -> None:
         """The loss of a step is that of the weights before it: those after it may be gone."""
