@@ -1,6 +1,5 @@
 """``aliasfix finetune``."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ import typer
 from torch import nn
 
 from .. import checkpoint, loading, models, store, surgery
-from ..conversion import convert, revert
+from ..conversion import convert, unblurred
 from ..finetuning import finetune as finetune_model
 from . import batch, console, options, targets
 
@@ -104,6 +103,8 @@ def finetune(
         model = _model(target, checkpoint_file, args, random_weights, trust_pickle, seed)
         if surgery.executed(model) is None:
             convert(model, recipe=options.recipe(filter, "reflect", "paper", "keep", None, None), inplace=True)
+            if surgery.executed(model) is None:
+                console.fail(f"nothing to convert in {target}", 3)
         teacher = None if original is None else _original(original, model, args, trust_pickle)
     with console.working("fine-tuning", spin=False):
         found = finetune_model(
@@ -148,7 +149,7 @@ def _original(target: str, model: nn.Module, args: dict[str, Any], trust: bool) 
     """A model by name with its library's weights, or the model before its conversion with the weights of a file."""
     if not targets.names_file(target):
         return models.build(targets.find(target), args, pretrained=True)
-    before = revert(model) if surgery.executed(model) is not None else copy.deepcopy(model)
+    before = unblurred(model)
     loading.load(before, batch.read(Path(target), trust), target)
     return before
 

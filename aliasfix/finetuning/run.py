@@ -260,12 +260,13 @@ def _optimizer(model: nn.Module, identity: Mapping[str, Any], updates: int) -> t
     except (ValueError, KeyError, AssertionError) as error:
         known = f"; close to it: {', '.join(close)}" if (close := get_close_matches(name, list_optimizers())) else ""
         raise AliasfixError(f"timm makes no optimizer {name!r}: {one_line(error)}{known}") from None
-    scheduler, _ = create_scheduler_v2(
-        optimizer, schedule, identity["epochs"], warmup_epochs=identity["warmup_epochs"], warmup_lr=0.0,
-        step_on_epochs=False, updates_per_epoch=updates,
-    )  # fmt: skip
-    if scheduler is None and schedule != "none":
-        raise AliasfixError(f"timm has no schedule {schedule!r}: try cosine, constant, step, poly, wsd or none")
+    try:
+        scheduler, _ = create_scheduler_v2(
+            optimizer, schedule, identity["epochs"], warmup_epochs=identity["warmup_epochs"], warmup_lr=0.0,
+            step_on_epochs=False, updates_per_epoch=updates,
+        )  # fmt: skip
+    except (ValueError, AssertionError) as error:
+        raise AliasfixError(f"timm makes no schedule {schedule!r}: {one_line(error)}; try cosine or none") from None
     return optimizer, scheduler
 
 
