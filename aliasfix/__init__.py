@@ -5,6 +5,7 @@ from .calibration import Calibration, calibrate
 from .comparison import Comparison, FilterSweep, compare, compare_filters
 from .conversion import convert, inspect, report, revert
 from .errors import AliasfixError, LatticeWarning, NoEffectWarning
+from .finetuning import Finetuning, finetune
 from .hub import push_to_hub
 from .plan import Plan, Step
 from .recipe import Recipe
@@ -19,6 +20,7 @@ __all__ = [
     "Calibration",
     "Comparison",
     "FilterSweep",
+    "Finetuning",
     "LatticeWarning",
     "NoEffectWarning",
     "Plan",
@@ -30,6 +32,7 @@ __all__ = [
     "compare_filters",
     "convert",
     "filters",
+    "finetune",
     "inspect",
     "load",
     "push_to_hub",

@@ -17,6 +17,7 @@ import time
 import digits
 import pictures
 import torch
+import training
 from provenance import RESULTS, write
 from rich.console import Console
 from rich.table import Table
@@ -43,10 +44,10 @@ STAGES = {"raw": raw, "calibrated": calibrated}
 """What is done to the converted network, in place, one after the other: a function of it, the original and images."""
 
 
-def stages(original, filter, images, measure):
+def stages(original, filter, images, measure, further):
     """What is measured after each stage, with the stage's seconds of processor time."""
     model, found = aliasfix.convert(original, filter), {}
-    for name, stage in STAGES.items():
+    for name, stage in (STAGES | further).items():
         start = time.process_time()
         what = stage(model, original, images)
         seconds = round(time.process_time() - start, 1)
@@ -78,7 +79,8 @@ def photographs(seed):
 
     found = {"original": measure(original)}
     print(f"photographs, seed {seed}: {found}", flush=True)
-    return {"original": found["original"]} | {f: stages(original, f, images, measure) for f in FILTERS}
+    further = training.for_photographs(for_calibration, seed)
+    return {"original": found["original"]} | {f: stages(original, f, images, measure, further) for f in FILTERS}
 
 
 def small(name, seed):
@@ -95,7 +97,8 @@ def small(name, seed):
 
     first = measure(original)
     print(f"{name}, seed {seed}: {first}", flush=True)
-    return {"original": first} | {filter: stages(original, filter, images, measure) for filter in FILTERS}
+    further = training.for_digits()
+    return {"original": first} | {filter: stages(original, filter, images, measure, further) for filter in FILTERS}
 
 
 def same(a, b):
@@ -109,7 +112,7 @@ def table(result):
         shown.add_column(column)
     for name, seeds in result.items():
         for filter in FILTERS:
-            for stage in ("original", *STAGES):
+            for stage in ("original", *seeds[0][filter]):
                 runs = [seed[stage] if stage == "original" else seed[filter][stage] for seed in seeds]
                 keys = [key for key, value in runs[0].items() if isinstance(value, float) and key != "seconds"]
                 means = (f"{key} {100 * sum(run[key] for run in runs) / len(runs):.1f}" for key in keys)

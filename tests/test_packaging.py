@@ -12,12 +12,15 @@ import pytest
 
 import aliasfix
 
+from .finetuning import photographs
+
 ROOT = Path(__file__).parents[1]
 PUBLIC = [
     "AliasfixError",
     "Calibration",
     "Comparison",
     "FilterSweep",
+    "Finetuning",
     "LatticeWarning",
     "NoEffectWarning",
     "Plan",
@@ -29,6 +32,7 @@ PUBLIC = [
     "compare_filters",
     "convert",
     "filters",
+    "finetune",
     "inspect",
     "load",
     "push_to_hub",
@@ -104,10 +108,20 @@ def blocks(document, language):
 
 
 def test_the_python_example_of_the_readme_runs(tmp_path):
-    (example,) = blocks("README.md", "python")
+    example, _ = blocks("README.md", "python")
     printed = run("-W", "error", "-c", example, cwd=tmp_path)
     assert "layer4.0.conv1" in printed
     assert " NO " not in printed
+
+
+def test_the_recipe_of_the_readme_runs(tmp_path):
+    _, recipe = blocks("README.md", "python")
+    photographs(tmp_path / "photos", count=5)
+    small = recipe.replace("epochs=10", "epochs=1, size=64").replace(", original)", ", original, size=64)")
+    assert small.count("size=64") == 2
+    printed = run("-W", "error", "-c", small, cwd=tmp_path)
+    assert re.search(r"^ *1 +1 ", printed, re.MULTILINE), printed
+    assert (tmp_path / "run" / "best.safetensors").exists()
 
 
 def test_the_links_of_the_documents_exist():

@@ -12,6 +12,7 @@ from .compare import compare
 from .convert import convert
 from .demo import demo
 from .export import export
+from .finetune import finetune
 from .inspect import inspect
 from .names import list_names
 from .revert import revert
@@ -35,6 +36,8 @@ Export it to where it runs:
   aliasfix export out.pth -o out.onnx
 Train or validate with a script that knows nothing of aliasfix:
   aliasfix run validate.py --model local-dir:converted --pretrained --data-dir DIR
+Fine-tune it on your images, with labels or without:
+  aliasfix finetune out.pth --images DIR -o run
 See what it does to the network, on your images:
   aliasfix compare resnet18 out.pth --checkpoint mine.pth --images DIR --html out.html
 See all of that at work, offline:
@@ -49,6 +52,7 @@ app.command()(convert)
 app.command()(revert)
 app.command()(verify)
 app.command()(export)
+app.command()(finetune)
 app.command("list")(list_names)
 app.command()(compare)
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(run)

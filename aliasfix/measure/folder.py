@@ -88,6 +88,10 @@ class ImageFolder:
             image = (pixels / 255 - self.mean) / self.std
             yield image if label is None else (image, label)
 
+    def label(self, path: Path) -> int | None:
+        """The label of one of `files`, None without labels."""
+        return self._index[path.relative_to(self.root).parts[0]] if self._index else None
+
     def pixels(self) -> Iterator[tuple[Tensor, int | None]]:
         """The images before normalisation, (3, size, size) uint8 in 0 … 255, each with its label or None."""
         skipped = []
@@ -99,8 +103,7 @@ class ImageFolder:
                 skipped.append(str(path.relative_to(self.root)))
                 continue
             raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-            label = self._index[path.relative_to(self.root).parts[0]] if self._index else None
-            yield raw.view(self.size, self.size, 3).permute(2, 0, 1), label
+            yield raw.view(self.size, self.size, 3).permute(2, 0, 1), self.label(path)
         message = f"{len(skipped)} of {len(self.files)} images in {self.root} cannot be read"
         if len(skipped) == len(self.files):
             raise AliasfixError(message)

@@ -1,0 +1,162 @@
+"""``aliasfix finetune``."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+
+from .. import checkpoint, loading, models, store, surgery
+from ..conversion import convert, unblurred
+from ..finetuning import finetune as finetune_model
+from . import batch, console, options, targets
+
+Model = Annotated[str, typer.Argument(metavar="MODEL|FILE", show_default=False)]
+Out = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder of the run.")]
+Original = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL|FILE", help="What to distil from; what is trained, reverted before training, by default."
+    ),
+]
+Held = Annotated[
+    str | None,
+    typer.Option(metavar="DIR|SHARE", help="Images held out: a folder, or a share of them, a tenth by default."),
+]
+Distillation = Annotated[
+    float | None,
+    typer.Option(help="Share of the loss that the original teaches; 1 needs no labels. ½, or 1 without labels."),
+]
+Consistency = Annotated[float, typer.Option(help="Weight of the loss between two random shifts.")]
+Epochs = Annotated[int, typer.Option(help="Passes over the images.")]
+BatchSize = Annotated[int, typer.Option(help="Images of a step, over all processes.")]
+Lr = Annotated[float, typer.Option(help="The largest learning rate.")]
+Optimizer = Annotated[str, typer.Option(metavar="NAME", help="One of timm's.")]
+WeightDecay = Annotated[float, typer.Option(help="Of the weights, not of biases and norms.")]
+Schedule = Annotated[str, typer.Option(metavar="NAME", help="Of the learning rate, one of timm's, or none.")]
+Warmup = Annotated[float, typer.Option(help="Epochs in which the learning rate grows.")]
+Ema = Annotated[float | None, typer.Option(metavar="DECAY", help="Keep a moving average of the weights, as 0.999.")]
+Precision = Annotated[
+    str | None, typer.Option(metavar="no|bf16|fp16", help="What accelerate is configured to by default.")
+]
+BatchStatistics = Annotated[
+    bool, typer.Option("--batch-statistics", help="Let BatchNorm use and update the batch's statistics.")
+]
+Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Of the images; the model's own by default.")]
+Augment = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="An option of timm's augmentation, as hflip=0. Repeatable."),
+]
+Workers = Annotated[int, typer.Option(help="Processes that load images.")]
+SaveEvery = Annotated[
+    int | None, typer.Option(metavar="STEPS", help="Save where the run stands; once an epoch by default.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in DIR ended, or begin it.")]
+
+
+@console.one_line_errors
+def finetune(
+    target: Model,
+    images: options.Images,
+    output: Out,
+    checkpoint_file: options.CheckpointFile = None,
+    arg: options.Arg = None,
+    filter: options.Filter = "tri3",
+    original: Original = None,
+    validation: Held = None,
+    distillation: Distillation = None,
+    consistency: Consistency = 0.0,
+    epochs: Epochs = 10,
+    batch_size: BatchSize = 32,
+    lr: Lr = 1e-4,
+    optimizer: Optimizer = "adamw",
+    weight_decay: WeightDecay = 0.0,
+    schedule: Schedule = "cosine",
+    warmup_epochs: Warmup = 0.0,
+    ema: Ema = None,
+    mixed_precision: Precision = None,
+    batch_statistics: BatchStatistics = False,
+    size: Size = None,
+    augment: Augment = None,
+    workers: Workers = 0,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    save_every: SaveEvery = None,
+    resume: Resume = False,
+    random_weights: options.RandomWeights = False,
+    trust_pickle: options.TrustPickle = False,
+    as_json: options.Json = False,
+) -> None:
+    """Fine-tune a network on a folder of images, on a CPU, a GPU or several.
+
+    FILE is what aliasfix converted or calibrated; a MODEL is converted first. With labels (a folder for each
+    class) the loss is half theirs and half the original's; without, the original's alone.
+
+    \b
+    aliasfix finetune converted.safetensors --images photos -o run
+    aliasfix finetune calibrated.safetensors --original timm:resnet18 --images photos -o run --consistency 0.5
+    accelerate launch --num_processes 2 -m aliasfix finetune converted/ --images photos -o run --resume
+    """
+    with console.working("loading the model"):
+        args = options.arguments(arg)
+        model = _model(target, checkpoint_file, args, random_weights, trust_pickle, seed)
+        if surgery.executed(model) is None:
+            convert(model, recipe=options.recipe(filter, "reflect", "paper", "keep", None, None), inplace=True)
+            if surgery.executed(model) is None:
+                console.fail(f"nothing to convert in {target}", 3)
+        teacher = None if original is None else _original(original, model, args, trust_pickle)
+    with console.working("fine-tuning", spin=False):
+        found = finetune_model(
+            model, images, output, original=teacher, validation=_held(validation), distillation=distillation,
+            consistency=consistency, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer,
+            weight_decay=weight_decay, schedule=schedule, warmup_epochs=warmup_epochs, ema=ema,
+            mixed_precision=mixed_precision, batch_statistics=batch_statistics, size=size,
+            augmentation=options.arguments(augment), workers=workers, seed=seed, save_every=save_every, resume=resume,
+        )  # fmt: skip
+    from accelerate import PartialState
+
+    process = PartialState()
+    if process.is_main_process:
+        if as_json:
+            console.print_json(json.loads(found.to_json()))
+        else:
+            console.print_table(found)
+            print(f"{found.path}: the weights of epoch {found.best.epoch}")
+    process.destroy_process_group()
+
+
+def _model(
+    target: str, given: Path | None, args: dict[str, Any], random_weights: bool, trust: bool, seed: int
+) -> nn.Module:
+    """A model by name, with its library's weights or those of a file; or a file that aliasfix wrote."""
+    if targets.names_file(target):
+        if batch.read(Path(target), trust).record is None:
+            console.fail(f"{target} was not converted by aliasfix: name its model, and it as --checkpoint {target}", 2)
+        return store.load(target).eval()
+    source = targets.find(target)
+    file = None if given is None else checkpoint.read(given, trust)
+    if file is not None and source.library == "timm":
+        args = file.factory_args() | args
+    torch.manual_seed(seed)  # a run that goes on has to begin with the same random weights
+    model = models.build(source, args, pretrained=file is None and not random_weights)
+    if file is not None:
+        targets.load(model, file, source)
+    return model.eval()
+
+
+def _original(target: str, model: nn.Module, args: dict[str, Any], trust: bool) -> nn.Module:
+    """A model by name with its library's weights, or the model before its conversion with the weights of a file."""
+    if not targets.names_file(target):
+        return models.build(targets.find(target), args, pretrained=True)
+    before = unblurred(model)
+    loading.load(before, batch.read(Path(target), trust), target)
+    return before
+
+
+def _held(text: str | None) -> float | str | None:
+    """A share where it is a number, else a folder."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,313 @@
+"""One run of fine-tuning: steps, evaluation, and where it stands."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .. import checkpoint, loading, saving, store, surgery
+from ..checkpoint import Checkpoint
+from ..errors import AliasfixError
+from ..record import Record, digest_of_weights
+from ..wording import one_line
+from . import seeds, state
+from .data import Data, batches, unpack
+from .log import Log
+from .losses import Objective, checked
+from .result import Epoch, Finetuning
+
+REACH = 8  # pixels, of the two shifts that are to agree
+
+
+class Run:
+    """A model while it is trained.
+
+    Args:
+        folder: where everything is written.
+        objective: the loss around the model.
+        data: the batches.
+        accelerator: accelerate's.
+        identity: the options, which must be the same when it goes on.
+        save_every: steps between two states; None for once an epoch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        objective: Objective,
+        data: Data,
+        accelerator: Any,
+        identity: Mapping[str, Any],
+        save_every: int | None,
+    ) -> None:
+        self.folder, self.objective, self.data, self.accelerator = folder, objective, data, accelerator
+        self.identity, self.save_every = identity, save_every
+        self.updates = len(data.train)
+        self.model = objective.model.to(accelerator.device)
+        self.optimizer, self.schedule = _optimizer(self.model, identity, self.updates)
+        self.average = _average(self.model, identity["ema"])
+        self.wrapped, self.stepper = accelerator.prepare(objective, self.optimizer)
+        self.before = digest_of_weights(self.model.state_dict())
+        self.epochs: list[Epoch] = []
+        self.step, self.total = 0, 0.0
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is evaluated and kept."""
+        return self.model if self.average is None else cast(nn.Module, self.average.module)
+
+    def check(self) -> None:
+        """Run one batch through both networks, before anything is written.
+
+        Raises:
+            AliasfixError: logits or labels that do not fit, or a folder that cannot be made.
+        """
+        images, labels = unpack(next(iter(self.data.train)), self.data.labelled)
+        self.model.eval()
+        with torch.no_grad(), self._memory(), self.accelerator.autocast():
+            logits = checked(self.model(images))
+            target = self.objective.target(images) if self.objective.share else logits
+        if target.shape != logits.shape:
+            raise AliasfixError(f"the original has {target.shape[1]} classes and the model {logits.shape[1]}")
+        if self.data.labelled and self.data.classes not in (None, logits.shape[1]):
+            raise AliasfixError(
+                f"label mismatch: there are {self.data.classes} class folders and the model has {logits.shape[1]} "
+                f"classes: build it with num_classes={self.data.classes}, or learn without labels (distillation=1)"
+            )
+        self._example, self._classes = torch.ones(1, *images.shape[1:]), logits.shape[1]
+        _check_labels(labels, self._classes)
+        with contextlib.suppress(OSError):  # the check says which
+            self.folder.mkdir(parents=True, exist_ok=True)
+        saving.check(self.folder / state.BEST)
+
+    def train(self, stored: Mapping[str, Any] | None) -> Finetuning:
+        """Train to the end, from the beginning or from a state."""
+        if stored is not None:
+            self._load(stored)
+        epochs, best = self.identity["epochs"], self.folder / state.BEST
+        active = self.accelerator.is_main_process
+        try:
+            after = self.step if stored is not None else -1
+            with self._memory(), Log(self.folder, after, epochs * self.updates, active) as log:
+                if stored is None:
+                    self._end_epoch(log)
+                for epoch in range(self.step // self.updates, epochs):
+                    self._epoch(epoch, log)
+        except AliasfixError as error:
+            if not best.exists():
+                raise
+            self._take_best()
+            raise AliasfixError(f"{error}; {best} holds the best until then") from error
+        self._take_best()
+        return Finetuning(tuple(self.epochs), best)
+
+    def _epoch(self, epoch: int, log: Log) -> None:
+        _training(self.model, self.identity["batch_statistics"])
+        for batch in batches(self.data.train, self.identity["seed"], epoch, self.step % self.updates):
+            lr = self.optimizer.param_groups[0]["lr"]
+            loss = self._step(*unpack(batch, self.data.labelled))
+            self.total += loss
+            log.row(self.step, epoch + 1, lr=lr, loss=loss)
+            if self.step % self.updates and self.save_every and self.step % self.save_every == 0:
+                self._check_finite()
+                self._save()
+        self._end_epoch(log)
+
+    def _step(self, images: Tensor, labels: Tensor | None) -> float:
+        """One step of the optimizer; the loss, mean over all processes."""
+        step, seed, weight = self.step + 1, self.identity["seed"], self.objective.weight
+        _check_labels(labels, self._classes)
+        reach = min(REACH, (min(images.shape[-2:]) - 1) // 4)
+        offsets = _offsets(images, reach, seed, step, self.accelerator) if weight else None
+        seeds.seed_all(seed, seeds.MODEL, step, self.accelerator.process_index)
+        loss = self.wrapped(images, labels, offsets, reach)
+        mean = float(self.accelerator.reduce(loss.detach(), "mean"))
+        if not math.isfinite(mean):
+            raise AliasfixError(
+                f"the loss was {mean} at step {step} (epoch {self.step // self.updates + 1}): training stopped; "
+                f"lower lr={self.identity['lr']:g}, or look at the images"
+            )
+        self.accelerator.backward(loss)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        self.step = step
+        if self.schedule is not None:
+            self.schedule.step_update(step)
+        if self.average is not None:
+            self.average.update(self.model, step)
+        return mean
+
+    def _end_epoch(self, log: Log) -> None:
+        """Evaluate, keep the best, and save where the run stands."""
+        self._check_finite()
+        loss = self.total / self.updates if self.step else None
+        seen = self._evaluate()
+        now = Epoch(self.step // self.updates, self.step, loss, **seen)
+        log.row(now.step, now.epoch, **seen)
+        self.epochs.append(now)
+        self.total = 0.0
+        if Finetuning(tuple(self.epochs), self.folder).best is now and self.accelerator.is_main_process:
+            self._note(self.result)
+            _keep(self.result, self.folder / state.BEST, self._example)
+        self._save()
+
+    @torch.no_grad()
+    def _evaluate(self) -> dict[str, float | None]:
+        """Loss, accuracy and agreement on the images held out."""
+        if self.data.validation is None:
+            return {}
+        network, share = self.result.eval(), self.objective.share
+        rows = []
+        for batch in self.data.validation:
+            images, labels = unpack(batch, self.data.labelled)
+            _check_labels(labels, self._classes)
+            with self.accelerator.autocast():
+                logits = checked(network(images))
+                losses = self.objective.fit(logits, images, labels)
+                target = self.objective.target(images) if share else logits
+            hits = logits.argmax(1) == (target.argmax(1) if labels is None else labels)
+            seen = torch.stack([losses, hits.float(), (logits.argmax(1) == target.argmax(1)).float()], 1)
+            rows.append(self.accelerator.gather_for_metrics(seen))
+        loss, hit, agreement = torch.cat(rows).double().mean(0).tolist()
+        return {
+            "validation_loss": loss,
+            "top1": hit if self.data.labelled else None,
+            "agreement": agreement if share else None,
+        }
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            content = {
+                "identity": dict(self.identity),
+                "step": self.step,
+                "total": self.total,
+                "epochs": [vars(epoch) for epoch in self.epochs],
+                "model": self.model.state_dict(),
+                "ema": None if self.average is None else self.average.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+            }
+            state.write(self.folder, content)
+        self.accelerator.wait_for_everyone()
+
+    def _load(self, stored: Mapping[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(stored["model"])
+        except RuntimeError as error:
+            raise AliasfixError(f"{self.folder} holds a run of another model: {one_line(error)}") from error
+        self.optimizer.load_state_dict(stored["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(stored["ema"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(stored["scaler"])
+        self.step, self.total = stored["step"], stored["total"]
+        self.epochs = [Epoch(**epoch) for epoch in stored["epochs"]]
+
+    def _take_best(self) -> None:
+        """Leave the best weights in the model."""
+        self.accelerator.wait_for_everyone()
+        loading.load(self.model, checkpoint.read(self.folder / state.BEST))
+        self._note(self.model)
+
+    def _note(self, model: nn.Module) -> None:
+        """Write into the plan that the weights are no longer those of the original."""
+        plan, best = surgery.executed(model), Finetuning(tuple(self.epochs), self.folder).best
+        if plan is not None and best.epoch:
+            before = (plan.calibration or {}).get("before", self.before)
+            images = len(self.data.train.dataset)
+            note = {"method": "fine-tuning", "images": images, "agreement": best.agreement, "before": before}
+            surgery.note_calibration(model, note)
+
+    def _check_finite(self) -> None:
+        """The loss of a step is that of the weights before it: those after it may be gone."""
+        bad = [name for name, value in self.model.state_dict().items() if not value.isfinite().all()]
+        if bad:
+            raise AliasfixError(
+                f"{bad[0]} is not finite after step {self.step}: training stopped; lower lr={self.identity['lr']:g}"
+            )
+
+    @contextlib.contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Say what to lower where memory runs out."""
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+                raise
+            raise AliasfixError(
+                f"out of memory at step {self.step + 1}: lower batch_size={self.identity['batch_size']} or the images' "
+                f"size, or give mixed_precision='bf16'"
+            ) from error
+
+
+def _optimizer(model: nn.Module, identity: Mapping[str, Any], updates: int) -> tuple[torch.optim.Optimizer, Any]:
+    """timm's optimizer and schedule by name."""
+    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.scheduler import create_scheduler_v2
+
+    name, schedule = identity["optimizer"], identity["schedule"]
+    try:
+        optimizer = create_optimizer_v2(model, name, lr=identity["lr"], weight_decay=identity["weight_decay"])
+    except (ValueError, KeyError, AssertionError) as error:
+        known = f"; close to it: {', '.join(close)}" if (close := get_close_matches(name, list_optimizers())) else ""
+        raise AliasfixError(f"timm makes no optimizer {name!r}: {one_line(error)}{known}") from None
+    try:
+        scheduler, _ = create_scheduler_v2(
+            optimizer, schedule, identity["epochs"], warmup_epochs=identity["warmup_epochs"], warmup_lr=0.0,
+            step_on_epochs=False, updates_per_epoch=updates,
+        )  # fmt: skip
+    except (ValueError, AssertionError) as error:
+        raise AliasfixError(f"timm makes no schedule {schedule!r}: {one_line(error)}; try cosine or none") from None
+    return optimizer, scheduler
+
+
+def _average(model: nn.Module, decay: float | None) -> Any:
+    """timm's moving average of the weights."""
+    from timm.utils import ModelEmaV3
+
+    return None if decay is None else ModelEmaV3(model, decay=decay, use_warmup=True)
+
+
+def _training(model: nn.Module, batch_statistics: bool) -> None:
+    """Train mode, but for BatchNorm where its statistics stay."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not batch_statistics:
+            module.eval()
+
+
+def _offsets(images: Tensor, reach: int, seed: int, step: int, accelerator: Any) -> Tensor:
+    """(2, B, 2) shifts of each image, of those drawn for the whole batch the ones of this process."""
+    count, index = len(images), accelerator.process_index
+    generator = torch.Generator().manual_seed(seeds.derived(seed, seeds.SHIFTS, step))
+    drawn = torch.randint(-reach, reach + 1, (2, count * accelerator.num_processes, 2), generator=generator)
+    return drawn[:, index * count : (index + 1) * count]
+
+
+def _check_labels(labels: Tensor | None, classes: int) -> None:
+    if labels is None:
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise AliasfixError(f"label mismatch: labels are {low} to {high} and the model has {classes} classes")
+
+
+def _keep(model: nn.Module, path: Path, example: Tensor) -> None:
+    """Write the weights, with how the model was made as far as that is known."""
+    plan, file = surgery.executed(model), Checkpoint(path, {"state_dict": model.state_dict()})
+    if plan is None:
+        saving.write(path, file, None)
+        return
+    try:
+        store.save(model, path, example_input=example)
+    except AliasfixError:  # its base builds it no more, as where a layer was exchanged
+        store.write(path, False, file, model, Record(plan, None), example)
