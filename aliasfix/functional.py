@@ -5,6 +5,7 @@ FX tracer or an outer rewrite sees ``blur_pool`` and not its parts.
 """
 
 import contextlib
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from .parts import in_parts, needs_gradient
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -67,11 +70,38 @@ def blur_pool(
     if len(lead) > 1:
         out = blur_pool(x.flatten(0, len(lead) - 1), kernel, stride, padding, start, size)
         return out.reshape(*lead, *out.shape[1:])
-    x = pad(x, borders, padding)
-    channels = x.shape[-axes - 1]
-    weight = kernel.to(x).expand(channels, 1, *kernel.shape)
+
+    def blur(part: Tensor) -> Tensor:
+        part = pad(part, borders, padding)
+        if _fuses(part, kernel):
+            return _sum_of_slices(part, kernel.to(part), stride)
+        channels = part.shape[-axes - 1]
+        weight = kernel.to(part).expand(channels, 1, *kernel.shape)
+        return _CONV[axes](part, weight, stride=tuple(stride), groups=channels)
+
     with _own_type(x):
-        return _CONV[axes](x, weight, stride=tuple(stride), groups=channels)
+        return in_parts(blur, x)
+
+
+def _fuses(x: Tensor, kernel: Tensor) -> bool:
+    """Whether a compiler makes one loop of the padding and the sum over the taps; a convolution it calls as it is."""
+    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return compiling and x.device.type == "cpu" and kernel.dim() <= 2 and not needs_gradient(x)
+
+
+def _sum_of_slices(x: Tensor, kernel: Tensor, stride: Sequence[int]) -> Tensor:
+    """The convolution of every channel with ``kernel``, as the sum of its taps times what they meet."""
+    axes = kernel.dim()
+    counts = [(x.shape[axis - axes] - kernel.shape[axis]) // stride[axis] + 1 for axis in range(axes)]
+    total: Tensor | None = None
+    for place in itertools.product(*map(range, kernel.shape)):
+        spans: list[Any] = [
+            slice(i, i + (n - 1) * step + 1, step) for i, n, step in zip(place, counts, stride, strict=True)
+        ]
+        term = x[(..., *spans)] * kernel[place]
+        total = term if total is None else total + term
+    assert total is not None
+    return total
 
 
 def blur_upsample(x: Tensor, kernel: Tensor, rate: Sequence[int], padding: str = "reflect") -> Tensor:

@@ -161,5 +161,5 @@ def describe(edit: Edit) -> str:
         nth = f" (number {number + 1})" if number else ""
         return f"{edit.where} {edit.op}{nth} in {owner}.{edit.method}"
     if isinstance(edit, ReplaceCall):
-        return f"in place of {edit.op} in {owner}"
+        return f"in {edit.op}, rewritten, in {owner}"
     return owner

@@ -18,9 +18,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from aliasfix.dense_max import dense_max
+from aliasfix.parts import in_parts, runs_now
 from aliasfix.recipe import Recipe
 from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.trace import Trace
@@ -48,29 +50,33 @@ class MaxPool(Rule):
         return Site(stride, reach)
 
     def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
-        """With indices, of which there is one a strided sample."""
-        return op.endswith("with_indices")
+        """Always: the dense maximum is wanted by its blur alone, so that both are taken of a few images at a time."""
+        return True
 
     def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: nn.Module) -> Any:
-        """The blurred dense maximum, and the strided pool's indices for the unpooling that is to use them."""
-        _, indices = func(**bound)
-        return blur(self.dense(func, bound, (1,), wrap=False)[0]), indices
+        """The blurred dense maximum, with the strided pool's indices where the unpooling is to use them."""
+        wrap = blur.padding == "circular"
+        if func.__name__.endswith("with_indices"):
+            return blur(self.dense(func, bound, (1,), wrap)[0]), func(**bound)[1]
+        return in_parts(lambda part: blur(self.dense(func, {**bound, "input": part}, (1,), wrap)), bound["input"])
 
     def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The pool at stride 1, extended to the right where ``ceil_mode`` reaches further."""
-        x = bound["input"]
+        x: Tensor = bound["input"]
         axes = spatial_axes(func.__name__)
         kernel = per_axis(bound["kernel_size"], axes)
         strides = per_axis(bound.get("stride") or kernel, axes)
         padding = per_axis(bound.get("padding", 0), axes)
         dilation = per_axis(bound.get("dilation", 1), axes)
-        ceil_mode = bound.get("ceil_mode", False)
-        extra = []
-        for axis in range(axes):
-            span = dilation[axis] * (kernel[axis] - 1) + 1
-            extra.append(overhang(x.shape[axis - axes], span, strides[axis], padding[axis]) if ceil_mode else 0)
+        extra = [0] * axes
+        if bound.get("ceil_mode", False):
+            spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+            windows = zip(x.shape[-axes:], spans, strides, padding, strict=True)
+            extra = [overhang(*window) for window in windows]
         if wrap:
             x, padding = wrap_input(x, padding), (0,) * axes
+        if runs_now(x) and x.is_floating_point() and not func.__name__.endswith("with_indices"):
+            return dense_max(x, kernel, [(p, p + e) for p, e in zip(padding, extra, strict=True)], dilation)
         if any(extra):
             x = F.pad(x, [n for amount in reversed(extra) for n in (0, amount)], value=-torch.inf)
         return func(x, kernel, stride=1, padding=padding, dilation=dilation)

@@ -1,0 +1,111 @@
+"""What is computed in another way where that is cheaper equals what it stands for, in value and in gradient."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import aliasfix
+from aliasfix import functional, parts
+from aliasfix.dense_max import dense_max
+from aliasfix.layers import BlurPool
+
+BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image at a time, however small."""
+    monkeypatch.setattr(parts, "_PART", 1)
+
+
+# -- the dense maximum ---------------------------------------------------------------------------------------
+
+POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+
+
+@pytest.mark.parametrize("axes", POOL)
+@pytest.mark.parametrize(("kernel", "padding", "dilation"), [(2, 0, 1), (3, 1, 1), (5, 2, 1), (7, 3, 1), (3, 1, 2)])
+@pytest.mark.parametrize("special", [torch.nan, torch.inf, -torch.inf])
+def test_dense_max_is_max_pooling_at_stride_1(
+    axes: int, kernel: int, padding: int, dilation: int, special: float
+) -> None:
+    x = draw(2, 3, *(13 + axis for axis in range(axes)))
+    x.view(-1)[::17] = special
+    found = dense_max(x, (kernel,) * axes, [(padding, padding)] * axes, (dilation,) * axes)
+    expected = POOL[axes](x, kernel, 1, padding, dilation)
+    assert torch.equal(found.nan_to_num(nan=99), expected.nan_to_num(nan=99))
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), nn.MaxPool2d(3, 2, ceil_mode=True)], ids=str)
+def test_a_pool_without_gradients_returns_what_it_returns_with_them(
+    pool: nn.Module, layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    model = aliasfix.convert(nn.Sequential(pool), "bin5", example_input=draw(2, 3, 16, 18)).to(dtype)
+    x = draw(3, 4, 17, 20, dtype=dtype).to(memory_format=layout)
+    with torch.no_grad():
+        found = model(x)
+    followed = model(x.requires_grad_())
+    assert found.is_contiguous(memory_format=layout)
+    assert found.dtype == dtype
+    assert (found - followed).abs().max() <= BOUNDS[dtype] * followed.abs().max()
+
+
+# -- the blur ------------------------------------------------------------------------------------------------
+
+
+def oracle(x: Tensor, blur: BlurPool) -> Tensor:
+    """The definition, one output sample after the other, in float64."""
+    rows, columns = (kernel_axis(blur, axis) for axis in (0, 1))
+    padded = functional.pad(x.double(), [((len(k) - 1) // 2, len(k) // 2) for k in (rows, columns)], blur.padding)
+    height, width = (-(-n // s) for n, s in zip(x.shape[-2:], blur.stride, strict=True))
+    out = x.new_zeros(*x.shape[:-2], height, width, dtype=torch.float64)
+    for i, j in itertools.product(range(height), range(width)):
+        top, left = i * blur.stride[0], j * blur.stride[1]
+        window = padded[..., top : top + len(rows), left : left + len(columns)]
+        out[..., i, j] = (window * rows[:, None] * columns).sum((-2, -1))
+    return out
+
+
+def kernel_axis(blur: BlurPool, axis: int) -> Tensor:
+    return torch.tensor(aliasfix.filters.taps(blur.filter, blur.rate[axis]), dtype=torch.float64)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("filter", ["delta1", "rect2", "tri3", "bin4", "bin5"])
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "zero", "circular"])
+@pytest.mark.parametrize("rate", [(2, 2), (3, 1)])
+@torch.no_grad()
+def test_blur_pool_against_its_definition(filter: str, padding: str, rate: tuple[int, ...]) -> None:
+    blur, x = BlurPool(filter, rate, padding=padding), draw(3, 2, 11, 14)
+    expected = oracle(x, blur)
+    assert (blur(x) - expected).abs().max() <= 1e-6 * expected.abs().max()
+    kernel = blur.kernel.double()
+    padded = functional.pad(x.double(), [((m - 1) // 2, m // 2) for m in kernel.shape], padding)
+    slices = functional._sum_of_slices(padded, kernel, blur.stride)
+    assert slices.shape == expected.shape
+    assert (slices - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_compiled_it_is_one_sum_without_a_convolution() -> None:
+    torch._dynamo.reset()
+    called: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        called.extend(getattr(node.target, "__name__", str(node.target)) for node in graph.graph.nodes)
+        return graph
+
+    blur, x = BlurPool("tri3", (2, 2)), draw(2, 3, 9, 12)
+    found = torch.compile(blur, fullgraph=True, backend=backend)(x)
+    assert "conv2d" not in called
+    assert (found - blur(x)).abs().max() <= 1e-6
