@@ -1,5 +1,6 @@
 """Files that are damaged, huge or half-written: an error in one line, and nothing else on the disk."""
 
+import contextlib
 import json
 import os
 import random
@@ -9,8 +10,10 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -18,9 +21,9 @@ import torch
 from torch import nn
 
 import aliasfix
-from aliasfix import streaming
+from aliasfix import directory, streaming
 from aliasfix.checkpoint import Checkpoint, read
-from aliasfix.record import digest_of_weights
+from aliasfix.record import _digest, _parts, digest_of_weights
 from aliasfix.saving import write
 
 from .checkpoints import RECORD, message, same
@@ -196,19 +199,21 @@ def fuzz(folder: Path, rounds: int) -> None:
     for name in ("a.pth", "b.safetensors"):
         aliasfix.save(model, folder / name)
     torch.save(saved, folder / "c.pth", _use_new_zipfile_serialization=False)
-    whole = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    file = read(folder / "a.pth")
+    directory.write(folder / "d", file, replace(file.record, base="timm:resnet18"), {"num_classes": 3})
+    whole = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     refused = 0
     for number in range(rounds):
         path = list(whole)[number % len(whole)]
         path.write_bytes(chance.choice(DAMAGE)(bytearray(whole[path]), chance))
-        loaded = _loaded(path)
+        loaded = _loaded(path if path.parent == folder else path.parent)
         if isinstance(loaded, str):
             assert "\n" not in loaded
             refused += 1
         else:
             assert same(loaded, saved), number
         path.write_bytes(whole[path])
-    assert sorted(folder.iterdir()) == list(whole)
+    assert [path for path in sorted(folder.rglob("*")) if path.is_file()] == list(whole)
     assert refused > rounds / 2
 
 
@@ -221,6 +226,53 @@ def test_hundreds_of_damaged_files(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_ten_thousand_damaged_files(tmp_path: Path) -> None:
     fuzz(tmp_path, 10_000)
+
+
+WRONG = (None, True, -1, 0, 2**70, 1e308, float("nan"), "", "x" * 300, "../..", "\0", [], [[[]]], {}, {"a": 1}, "é\n")
+
+
+def _places(value: object) -> Iterator[tuple[Any, Any]]:
+    """Every container in a nest of JSON, with every key or index of it."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in list(items):
+        yield value, key
+        yield from _places(inner)
+
+
+def lie(folder: Path, rounds: int) -> None:
+    """Write nonsense into a record, and half of the time its digests anew: a model, or an error in one line."""
+    chance = random.Random(0)
+    aliasfix.save(aliasfix.convert(net()), folder / "a.pth")
+    content = torch.load(folder / "a.pth")
+    whole = json.dumps(content["aliasfix"])
+    refused = 0
+    for _ in range(rounds):
+        record = json.loads(whole)
+        inside, key = chance.choice(list(_places(record)))
+        if chance.random() < 0.2:
+            del inside[key]
+        else:
+            inside[key] = chance.choice(WRONG)
+        with contextlib.suppress(Exception):  # where nothing is left to digest
+            if chance.random() < 0.7:
+                record["digests"] = {name: _digest(part) for name, part in _parts(record).items()}
+        torch.save({**content, "aliasfix": record}, folder / "a.pth")
+        loaded = _loaded(folder / "a.pth")
+        if isinstance(loaded, str):
+            assert "\n" not in loaded
+            refused += 1
+    assert refused > rounds / 4
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hundreds_of_lies(tmp_path: Path) -> None:
+    lie(tmp_path, 300)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ten_thousand_lies(tmp_path: Path) -> None:
+    lie(tmp_path, 10_000)
 
 
 def test_a_compressed_bomb_is_refused_unread(tmp_path: Path) -> None:
