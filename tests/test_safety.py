@@ -23,7 +23,9 @@ from torch import nn
 import aliasfix
 from aliasfix import directory, streaming
 from aliasfix.checkpoint import Checkpoint, read
-from aliasfix.record import _digest, _parts, digest_of_weights
+from aliasfix.plan import Plan
+from aliasfix.recipe import Recipe
+from aliasfix.record import Record, _digest, _parts, digest_of_weights
 from aliasfix.saving import write
 
 from .checkpoints import RECORD, message, same
@@ -156,6 +158,76 @@ def test_a_killed_write_leaves_a_whole_file(tmp_path: Path, suffix: str) -> None
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_hundred_killed_writes_leave_a_whole_file(tmp_path: Path, suffix: str) -> None:
     survives(tmp_path, suffix, kills=100)
+
+
+def _records() -> list[Record]:
+    """Records of two conversions."""
+    return [Record(Plan(Recipe(name), ()), "timm:resnet18", {}, "0") for name in ("tri3", "bin5")]
+
+
+def _write_directories_for_ever(path: Path, records: list[Record]) -> None:
+    number = 0
+    while True:
+        number += 1
+        file = Checkpoint(path, {"state_dict": {"a": torch.full((2**16,), float(number)), "b": torch.tensor(number)}})
+        directory.write(path, file, records[number % len(records)], {"num_classes": number})
+
+
+def _stop(*children: int) -> None:
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def overwritten(path: Path, records: list[Record], kills: int) -> list[str]:
+    """Kill a process that writes one directory over; what reading it says each time, "" where it is whole."""
+    chance, found = random.Random(0), []
+    directory.write(path, Checkpoint(path, {"state_dict": {"a": torch.zeros(1), "b": torch.tensor(0)}}), records[0], {})
+    for _ in range(kills):
+        child = os.fork()
+        if child == 0:
+            _write_directories_for_ever(path, records)
+        time.sleep(chance.uniform(0, 0.1))
+        _stop(child)
+        try:
+            file = directory.read(path)
+        except aliasfix.AliasfixError as error:
+            found.append(str(error))
+            continue
+        assert (file.state["a"] == float(file.state["b"])).all()
+        found.append("")
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_killed_write_leaves_a_directory_whole_or_says_so(tmp_path: Path) -> None:
+    tri3, bin5 = _records()
+    assert set(overwritten(tmp_path / "same", [tri3], kills=20)) == {""}
+    for text in overwritten(tmp_path / "other", [tri3, bin5], kills=20):
+        assert text == "" or "config.json and model.safetensors are of two conversions: filter" in text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors", "net"])
+def test_two_processes_write_one_output(tmp_path: Path, name: str) -> None:
+    """What is read at any time is what one of them wrote."""
+    path, children = tmp_path / name, []
+    for _ in range(2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            if name == "net":
+                while True:  # the second to come to a new directory is told, and then writes over it
+                    with contextlib.suppress(aliasfix.AliasfixError):
+                        _write_directories_for_ever(path, _records()[:1])
+            _write_for_ever(path)
+    try:
+        while not path.exists():
+            time.sleep(0.01)
+        for _ in range(30):
+            file = directory.read(path) if name == "net" else read(path)
+            assert (file.state["a"] == float(file.state["b"])).all()
+    finally:
+        _stop(*children)
 
 
 # -- damage --------------------------------------------------------------------------------------------------
