@@ -1,6 +1,7 @@
 """A few values of a model's output on a fixed input: whether a loaded model is the one that was saved."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -47,16 +48,18 @@ def check(model: nn.Module, fingerprint: Mapping[str, Any]) -> str | None:
         AliasfixError: it is no fingerprint, or the model does not run on its input.
     """
     try:
-        asked = {str(name): dict(spec) for name, spec in fingerprint["inputs"].items()}
+        asked = {str(name): _asked(spec) for name, spec in fingerprint["inputs"].items()}
         stored, scale = [float(v) for v in fingerprint["values"]], float(fingerprint["scale"])
-        size = sum(torch.Size(spec["shape"]).numel() for spec in asked.values())
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        size = sum(math.prod(spec["shape"]) for spec in asked.values())
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise AliasfixError(f"the fingerprint is damaged: {one_line(error)}") from None
-    if not 0 < size <= _LARGEST:
+    if not (0 < size <= _LARGEST and all(side > 0 for spec in asked.values() for side in spec["shape"])):
         raise AliasfixError(f"the fingerprint asks for an input of {size} values")
     now = _values(_run(model, asked))
     if now["outputs"] != fingerprint.get("outputs"):
         return f"its output has the shapes {now['outputs']}, not {fingerprint.get('outputs')}"
+    if len(stored) != len(now["values"]):
+        raise AliasfixError(f"the fingerprint is damaged: {len(stored)} values, not {len(now['values'])}")
     worst = max((abs(a - b) for a, b in zip(now["values"], stored, strict=True)), default=0.0)
     if worst <= TOLERANCE * scale:
         return None
@@ -89,19 +92,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def _asked(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape and type of an input, as a file says them."""
+    shape, dtype = [int(size) for size in list(spec["shape"])], str(spec["dtype"])
+    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"no type {dtype!r}")
+    return {"shape": shape, "dtype": dtype}
+
+
 def _run(model: nn.Module, asked: Mapping[str, Mapping[str, Any]]) -> list[Tensor]:
     like = next((p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()), torch.empty(0))
     args, kwargs = [], {}
-    for name, spec in asked.items():
-        dtype = getattr(torch, str(spec["dtype"]), None)
-        if not isinstance(dtype, torch.dtype):
-            raise AliasfixError(f"the fingerprint is damaged: no type {spec['dtype']!r}")
-        value = _drawn(spec["shape"], like.dtype if dtype.is_floating_point else dtype).to(like.device)
-        if name.isdecimal():
-            args.append(value)
-        else:
-            kwargs[name] = value
     try:
+        for name, spec in asked.items():
+            dtype = getattr(torch, spec["dtype"])
+            value = _drawn(spec["shape"], like.dtype if dtype.is_floating_point else dtype).to(like.device)
+            if name.isdecimal():
+                args.append(value)
+            else:
+                kwargs[name] = value
         with evaluating(model):
             output = list(tensors(model(*args, **kwargs)))
     except Exception as error:

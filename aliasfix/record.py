@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
 
 from .errors import AliasfixError
-from .plan import BlurCall, BlurModule, Plan, ReplaceCall
+from .plan import BlurCall, BlurModule, Lattice, Plan, ReplaceCall, Step
 from .recipe import Recipe
 from .rule import rules
 from .wording import listing
@@ -188,7 +189,23 @@ def check_base(base: object, args: object) -> None:
         raise AliasfixError(f"its base_args name weights to fetch, which is refused: {listing(fetching)}")
 
 
+def _is(value: object, kind: Any) -> bool:
+    """Whether a value out of JSON is of a type, all through: JSON puts anything anywhere."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_is(value, part) for part in parts)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is(inner, parts[0]) for inner in value)
+    if (isinstance(value, bool) and kind is not bool) or not isinstance(value, (int, float) if kind is float else kind):
+        return False
+    fields = get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+    return all(_is(getattr(value, name), part) for name, part in fields.items())
+
+
 def _check_plan(plan: Plan) -> None:
+    for part, kind in ((plan.steps, tuple[Step, ...]), (plan.lattice, Lattice), (plan.notes, tuple[str, ...])):
+        if not _is(part, kind):
+            raise AliasfixError("its entry 'aliasfix' is damaged: its steps, lattice or notes are of another type")
     known = {rule.name for rule in rules()}
     for step in plan:
         if step.rule not in known:

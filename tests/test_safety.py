@@ -1,5 +1,6 @@
 """Files that are damaged, huge or half-written: an error in one line, and nothing else on the disk."""
 
+import contextlib
 import json
 import os
 import random
@@ -9,8 +10,10 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -18,9 +21,11 @@ import torch
 from torch import nn
 
 import aliasfix
-from aliasfix import streaming
+from aliasfix import directory, streaming
 from aliasfix.checkpoint import Checkpoint, read
-from aliasfix.record import digest_of_weights
+from aliasfix.plan import Plan
+from aliasfix.recipe import Recipe
+from aliasfix.record import Record, _digest, _parts, digest_of_weights
 from aliasfix.saving import write
 
 from .checkpoints import RECORD, message, same
@@ -155,6 +160,76 @@ def test_a_hundred_killed_writes_leave_a_whole_file(tmp_path: Path, suffix: str)
     survives(tmp_path, suffix, kills=100)
 
 
+def _records() -> list[Record]:
+    """Records of two conversions."""
+    return [Record(Plan(Recipe(name), ()), "timm:resnet18", {}, "0") for name in ("tri3", "bin5")]
+
+
+def _write_directories_for_ever(path: Path, records: list[Record]) -> None:
+    number = 0
+    while True:
+        number += 1
+        file = Checkpoint(path, {"state_dict": {"a": torch.full((2**16,), float(number)), "b": torch.tensor(number)}})
+        directory.write(path, file, records[number % len(records)], {"num_classes": number})
+
+
+def _stop(*children: int) -> None:
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def overwritten(path: Path, records: list[Record], kills: int) -> list[str]:
+    """Kill a process that writes one directory over; what reading it says each time, "" where it is whole."""
+    chance, found = random.Random(0), []
+    directory.write(path, Checkpoint(path, {"state_dict": {"a": torch.zeros(1), "b": torch.tensor(0)}}), records[0], {})
+    for _ in range(kills):
+        child = os.fork()
+        if child == 0:
+            _write_directories_for_ever(path, records)
+        time.sleep(chance.uniform(0, 0.1))
+        _stop(child)
+        try:
+            file = directory.read(path)
+        except aliasfix.AliasfixError as error:
+            found.append(str(error))
+            continue
+        assert (file.state["a"] == float(file.state["b"])).all()
+        found.append("")
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_killed_write_leaves_a_directory_whole_or_says_so(tmp_path: Path) -> None:
+    tri3, bin5 = _records()
+    assert set(overwritten(tmp_path / "same", [tri3], kills=20)) == {""}
+    for text in overwritten(tmp_path / "other", [tri3, bin5], kills=20):
+        assert text == "" or "config.json and model.safetensors are of two conversions: filter" in text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors", "net"])
+def test_two_processes_write_one_output(tmp_path: Path, name: str) -> None:
+    """What is read at any time is what one of them wrote."""
+    path, children = tmp_path / name, []
+    for _ in range(2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            if name == "net":
+                while True:  # the second to come to a new directory is told, and then writes over it
+                    with contextlib.suppress(aliasfix.AliasfixError):
+                        _write_directories_for_ever(path, _records()[:1])
+            _write_for_ever(path)
+    try:
+        while not path.exists():
+            time.sleep(0.01)
+        for _ in range(30):
+            file = directory.read(path) if name == "net" else read(path)
+            assert (file.state["a"] == float(file.state["b"])).all()
+    finally:
+        _stop(*children)
+
+
 # -- damage --------------------------------------------------------------------------------------------------
 
 
@@ -196,19 +271,21 @@ def fuzz(folder: Path, rounds: int) -> None:
     for name in ("a.pth", "b.safetensors"):
         aliasfix.save(model, folder / name)
     torch.save(saved, folder / "c.pth", _use_new_zipfile_serialization=False)
-    whole = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    file = read(folder / "a.pth")
+    directory.write(folder / "d", file, replace(file.record, base="timm:resnet18"), {"num_classes": 3})
+    whole = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     refused = 0
     for number in range(rounds):
         path = list(whole)[number % len(whole)]
         path.write_bytes(chance.choice(DAMAGE)(bytearray(whole[path]), chance))
-        loaded = _loaded(path)
+        loaded = _loaded(path if path.parent == folder else path.parent)
         if isinstance(loaded, str):
             assert "\n" not in loaded
             refused += 1
         else:
             assert same(loaded, saved), number
         path.write_bytes(whole[path])
-    assert sorted(folder.iterdir()) == list(whole)
+    assert [path for path in sorted(folder.rglob("*")) if path.is_file()] == list(whole)
     assert refused > rounds / 2
 
 
@@ -221,6 +298,53 @@ def test_hundreds_of_damaged_files(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_ten_thousand_damaged_files(tmp_path: Path) -> None:
     fuzz(tmp_path, 10_000)
+
+
+WRONG = (None, True, -1, 0, 2**70, 1e308, float("nan"), "", "x" * 300, "../..", "\0", [], [[[]]], {}, {"a": 1}, "é\n")
+
+
+def _places(value: object) -> Iterator[tuple[Any, Any]]:
+    """Every container in a nest of JSON, with every key or index of it."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in list(items):
+        yield value, key
+        yield from _places(inner)
+
+
+def lie(folder: Path, rounds: int) -> None:
+    """Write nonsense into a record, and half of the time its digests anew: a model, or an error in one line."""
+    chance = random.Random(0)
+    aliasfix.save(aliasfix.convert(net()), folder / "a.pth")
+    content = torch.load(folder / "a.pth")
+    whole = json.dumps(content["aliasfix"])
+    refused = 0
+    for _ in range(rounds):
+        record = json.loads(whole)
+        inside, key = chance.choice(list(_places(record)))
+        if chance.random() < 0.2:
+            del inside[key]
+        else:
+            inside[key] = chance.choice(WRONG)
+        with contextlib.suppress(Exception):  # where nothing is left to digest
+            if chance.random() < 0.7:
+                record["digests"] = {name: _digest(part) for name, part in _parts(record).items()}
+        torch.save({**content, "aliasfix": record}, folder / "a.pth")
+        loaded = _loaded(folder / "a.pth")
+        if isinstance(loaded, str):
+            assert "\n" not in loaded
+            refused += 1
+    assert refused > rounds / 4
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hundreds_of_lies(tmp_path: Path) -> None:
+    lie(tmp_path, 300)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ten_thousand_lies(tmp_path: Path) -> None:
+    lie(tmp_path, 10_000)
 
 
 def test_a_compressed_bomb_is_refused_unread(tmp_path: Path) -> None:

@@ -257,6 +257,10 @@ HONEST: dict[str, Callable[[dict[str, Any]], Any]] = {
     "fingerprint asks for an input of": lambda r: r["fingerprint"]["inputs"]["0"].update(shape=[1, 3, 10**6, 10**6]),
     "fingerprint is damaged": lambda r: r.update(fingerprint={}),
     "of another type": lambda r: r.update(fingerprint=[1]),
+    "fingerprint is damaged: ValueError: no type": lambda r: r["fingerprint"]["inputs"]["0"].update(dtype="load"),
+    "does not run on the input of its": lambda r: r["fingerprint"]["inputs"]["0"].update(dtype="quint8"),
+    "fingerprint is damaged: 3 values, not 5": lambda r: r["fingerprint"].update(values=[1, 2, 3]),
+    "steps, lattice or notes are of another type": lambda r: r["steps"][1].update(call="[red]"),
     "is no plan of aliasfix: KeyError": lambda r: r["steps"][0].pop("edits"),
     "is not what aliasfix writes": lambda r: r.pop("format"),
 }

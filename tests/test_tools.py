@@ -95,6 +95,14 @@ def test_torch_compile_breaks_no_graph() -> None:
         assert scale_error(model(images()), compiled(images())) <= 1e-5
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_torch_compile_by_inductor() -> None:
+    torch._dynamo.reset()
+    for model in (converted(Net()), converted(resnet())):
+        assert scale_error(model(images()), torch.compile(model, fullgraph=True)(images())) <= 1e-4
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
 @torch.no_grad()
 def test_jit_trace() -> None:
@@ -114,12 +122,18 @@ def test_distributed_data_parallel_of_two_processes(tmp_path: Path) -> None:
     ]
     errors = [process.communicate(timeout=120)[1].decode() for process in running]
     assert [process.returncode for process in running] == [0, 0], errors
-    model = worker.model()
-    model(worker.images()).square().mean().backward()
+    whole = worker.model()  # without batch statistics the mean of the halves' gradients is the gradient of the whole
+    whole(worker.images()).square().mean().backward()
+    halves = [worker.model().train() for _ in (0, 1)]
+    for rank, half in enumerate(halves):
+        half(worker.half(rank)).square().mean().backward()
     for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        for name, parameter in model.named_parameters():
+        found = torch.load(tmp_path / f"{rank}-False.pt")
+        for name, parameter in whole.named_parameters():
             assert scale_error(parameter.grad, found[name]) <= 1e-4, name
+        found = torch.load(tmp_path / f"{rank}-True.pt")
+        for (name, one), other in zip(halves[0].named_parameters(), halves[1].parameters(), strict=True):
+            assert scale_error((one.grad + other.grad) / 2, found[name]) <= 1e-4, name
 
 
 def test_dynamic_quantization_is_of_the_linear_layers_only() -> None:

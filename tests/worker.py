@@ -14,7 +14,6 @@ from .nets import Net
 
 def model() -> nn.Module:
     torch.manual_seed(0)
-    # in evaluation: without batch statistics the mean of the halves' gradients is the gradient of the whole
     return aliasfix.convert(draw(Net()), inplace=True).eval()
 
 
@@ -22,15 +21,20 @@ def images() -> Tensor:
     return torch.randn(4, 3, 64, 72, generator=torch.Generator().manual_seed(1))
 
 
+def half(rank: int) -> Tensor:
+    return images()[2 * rank : 2 * rank + 2]
+
+
 def main(rank: int, port: str, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     try:
-        net = model()
-        parallel = nn.parallel.DistributedDataParallel(net)
-        parallel(images()[2 * rank : 2 * rank + 2]).square().mean().backward()
-        torch.save({name: p.grad for name, p in net.named_parameters()}, f"{folder}/{rank}.pt")
+        for training in (False, True):
+            net = model().train(training)
+            parallel = nn.parallel.DistributedDataParallel(net)
+            parallel(half(rank)).square().mean().backward()
+            torch.save({name: p.grad for name, p in net.named_parameters()}, f"{folder}/{rank}-{training}.pt")
     finally:
         torch.distributed.destroy_process_group()
 

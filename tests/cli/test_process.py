@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from aliasfix.cli import app
+
 SCRIPT = str(Path(sys.executable).with_name("aliasfix"))
 
 
@@ -51,3 +55,10 @@ def _read(terminal: int) -> bytes:
         return os.read(terminal, 4096)
     except OSError:  # Linux's way to say that the other end is closed
         return b""
+
+
+def test_shells_complete_the_commands() -> None:
+    environment = {"_ALIASFIX_COMPLETE": "complete_bash", "COMP_WORDS": "aliasfix con", "COMP_CWORD": "1"}
+    result = CliRunner().invoke(app, prog_name="aliasfix", env=environment)
+    assert result.stdout.split() == ["convert"]
+    assert "--install-completion" in CliRunner().invoke(app, ["--help"]).stdout
