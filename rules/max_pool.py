@@ -56,6 +56,11 @@ class MaxPool(Rule):
         _, indices = func(**bound)
         return blur(self.dense(func, bound, (1,), wrap=False)[0]), indices
 
+    def pads(self, bound: dict[str, Any]) -> bool:
+        """With a window of several samples, which densely evaluated passes the border."""
+        kernel = bound["kernel_size"]
+        return super().pads(bound) or max(kernel if isinstance(kernel, tuple | list) else (kernel,)) > 1
+
     def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The pool at stride 1, extended to the right where ``ceil_mode`` reaches further."""
         x = bound["input"]
@@ -70,7 +75,8 @@ class MaxPool(Rule):
             span = dilation[axis] * (kernel[axis] - 1) + 1
             extra.append(overhang(x.shape[axis - axes], span, strides[axis], padding[axis]) if ceil_mode else 0)
         if wrap:
-            x, padding = wrap_input(x, padding), (0,) * axes
+            reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+            x, padding = wrap_input(x, padding, reach, strides), (0,) * axes
         if any(extra):
             x = F.pad(x, [n for amount in reversed(extra) for n in (0, amount)], value=-torch.inf)
         return func(x, kernel, stride=1, padding=padding, dilation=dilation)
