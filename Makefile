@@ -24,6 +24,7 @@ demo:
 bench:
 	python benchmarks/conversion.py
 	python benchmarks/photographs.py
+	python benchmarks/measure.py
 	python docs/generate.py
 
 zoo:

@@ -96,7 +96,10 @@ class Rule:
         return tuple(0.0 if m % 2 else 0.5 for m in taps)
 
     def pads(self, bound: dict[str, Any]) -> bool:
-        """Whether the call continues its input past the border, which ``padding="circular"`` wraps instead."""
+        """Whether the call continues its input past the border, which ``padding="circular"`` wraps instead.
+
+        A pool does so where it keeps every s-th of N samples: its last dense windows pass the border.
+        """
         padding = bound.get("padding", 0)
         return not isinstance(padding, str) and any(padding if isinstance(padding, tuple | list) else (padding,))
 
@@ -159,7 +162,21 @@ def spatial_axes(op: str) -> int:
     return next(axes for axes in (1, 2, 3) if f"{axes}d" in op)
 
 
-def wrap_input(x: Tensor, padding: Sequence[int]) -> Tensor:
-    """``x`` continued around its borders by an operation's own padding."""
-    flat = [n for amount in reversed(padding) for n in (amount, amount)]
+def wrap_input(x: Tensor, padding: Sequence[int], reach: Sequence[int] = (), stride: Sequence[int] = ()) -> Tensor:
+    """``x`` continued around its borders by an operation's own padding.
+
+    Windows of ``reach`` that keep every ``stride``-th sample of a whole period end short of it when evaluated densely:
+    for them ``x`` is continued to the right as far as they miss.
+
+    >>> wrap_input(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), [0], [2], [2])
+    tensor([[[1., 2., 3., 4., 1.]]])
+    """
+    flat = []
+    for axis in reversed(range(len(padding))):
+        size, before = x.shape[axis - len(padding)], padding[axis]
+        short = 0
+        if reach:
+            dense = size + 2 * before - reach[axis] + 1
+            short = max(0, min(size, -(-dense // stride[axis]) * stride[axis]) - dense)
+        flat += [before, before + short]
     return torch.nn.functional.pad(x, flat, mode="circular") if any(flat) else x

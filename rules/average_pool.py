@@ -50,6 +50,11 @@ class AveragePool(Rule):
             reason = "It averages the whole map to one sample: there is nothing left to subsample."
         return Site(stride, kernel, reason)
 
+    def pads(self, bound: dict[str, Any]) -> bool:
+        """With a window of several samples, which densely evaluated passes the border."""
+        kernel = bound["kernel_size"]
+        return super().pads(bound) or max(kernel if isinstance(kernel, tuple | list) else (kernel,)) > 1
+
     def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The moving average at stride 1, with the original's divisors."""
         x = bound["input"]
@@ -64,7 +69,7 @@ class AveragePool(Rule):
             for window in zip(lengths, kernel, strides, padding, strict=True)
         ]
         if wrap:
-            x, padding = wrap_input(x, padding), (0,) * axes
+            x, padding = wrap_input(x, padding, kernel, strides), (0,) * axes
         if not any(extra):
             return func(x, kernel, stride=1, padding=padding, **options)
         borders = [n for a in reversed(range(axes)) for n in (padding[a], padding[a] + extra[a])]

@@ -40,6 +40,11 @@ class LPPool(Rule):
         stride = per_axis(bound.get("stride") or kernel, axes)
         return None if max(stride) == 1 else Site(stride, kernel)
 
+    def pads(self, bound: dict[str, Any]) -> bool:
+        """With a window of several samples, which densely evaluated passes the border."""
+        kernel = bound["kernel_size"]
+        return super().pads(bound) or max(kernel if isinstance(kernel, tuple | list) else (kernel,)) > 1
+
     def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The norm at stride 1, as torch computes it: from the average of the powers."""
         axes = spatial_axes(func.__name__)

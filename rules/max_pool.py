@@ -60,6 +60,11 @@ class MaxPool(Rule):
             return blur(self.dense(func, bound, (1,), wrap)[0]), func(**bound)[1]
         return in_parts(lambda part: blur(self.dense(func, {**bound, "input": part}, (1,), wrap)), bound["input"])
 
+    def pads(self, bound: dict[str, Any]) -> bool:
+        """With a window of several samples, which densely evaluated passes the border."""
+        kernel = bound["kernel_size"]
+        return super().pads(bound) or max(kernel if isinstance(kernel, tuple | list) else (kernel,)) > 1
+
     def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The pool at stride 1, extended to the right where ``ceil_mode`` reaches further."""
         x: Tensor = bound["input"]
@@ -68,13 +73,13 @@ class MaxPool(Rule):
         strides = per_axis(bound.get("stride") or kernel, axes)
         padding = per_axis(bound.get("padding", 0), axes)
         dilation = per_axis(bound.get("dilation", 1), axes)
+        spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
         extra = [0] * axes
         if bound.get("ceil_mode", False):
-            spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
             windows = zip(x.shape[-axes:], spans, strides, padding, strict=True)
             extra = [overhang(*window) for window in windows]
         if wrap:
-            x, padding = wrap_input(x, padding), (0,) * axes
+            x, padding = wrap_input(x, padding, spans, strides), (0,) * axes
         if runs_now(x) and x.is_floating_point() and not func.__name__.endswith("with_indices"):
             return dense_max(x, kernel, [(p, p + e) for p, e in zip(padding, extra, strict=True)], dilation)
         if any(extra):

@@ -58,7 +58,9 @@ class StridedConv(Rule):
         axes = spatial_axes(func.__name__)
         x, padding = bound["input"], bound.get("padding", 0)
         if wrap and not isinstance(padding, str):
-            x, padding = wrap_input(x, per_axis(padding, axes)), 0
+            dilation, size = per_axis(bound.get("dilation", 1), axes), bound["weight"].shape[-axes:]
+            reach = [d * (k - 1) + 1 for d, k in zip(dilation, size, strict=True)]
+            x, padding = wrap_input(x, per_axis(padding, axes), reach, per_axis(bound["stride"], axes)), 0
         options = {k: bound[k] for k in ("bias", "dilation", "groups") if k in bound}
         return func(x, bound["weight"], stride=stride, padding=padding, **options)
 

@@ -70,6 +70,8 @@ class FilterSweep:
     @property
     def verdict(self) -> str:
         """Which filter, and why, in one sentence."""
+        if all(row.consistency is None for row in (self.original, *self.rows)):
+            return f"No filter is shown to be better: {self.comparison['consistency'].failed}."
         return f"Take {self.taken}: {self.why}."
 
     def to_json(self) -> str:

@@ -34,6 +34,7 @@ td small{color:var(--soft);display:block;white-space:nowrap}
 .good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:600}
 tr.taken td{font-weight:600}
 .key{display:inline-block;width:1.1em;height:.25em;vertical-align:middle;margin:0 .35em 0 0;border-radius:2px}
+.of{white-space:nowrap;margin-right:.5em}
 .panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));gap:1rem}
 .panels.few{grid-template-columns:minmax(0,34rem)}
 figure{margin:0;padding:.8rem;border:1px solid var(--line);border-radius:8px;background:var(--card)}
@@ -158,7 +159,10 @@ def _drawing(drawing: Drawing, found: Comparison) -> str:
     key = ""
     if drawing.name == "shift":
         names = zip(("#c8553d", "#2f7fd1"), found.names, strict=True)
-        key = " ".join(f'<span class="key" style="background:{c}"></span>{escape(name)}' for c, name in names)
+        key = " ".join(
+            f'<span class="of"><span class="key" style="background:{c}"></span>{escape(name)}</span>'
+            for c, name in names
+        )
     few = " few" if len(figures) == 1 else ""
     return (
         f'<section id="{drawing.name}"><h2>{escape(drawing.title)}</h2>'

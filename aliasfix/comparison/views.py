@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,13 @@ class Views:
 
     def _pairs(self) -> Iterator[tuple[Tensor, int | None]]:
         whole = self.size + self.margin
-        for batch, labels in batches(self._images, 1, labels=self.labelled if hasattr(self, "labelled") else True):
+        with_labels = self.labelled if hasattr(self, "labelled") else True
+        for number, (batch, labels) in enumerate(batches(self._images, 1, labels=with_labels)):
+            if min(batch.shape[-2:]) < whole:
+                raise AliasfixError(
+                    f"{self.name(number)} is {batch.shape[-2]}x{batch.shape[-1]}, without {self.size} + {self.margin} "
+                    "pixels: leave it out, or give a smaller size or margin"
+                )
             yield _centre(batch[0], whole), None if labels is None else int(labels[0])
 
     def centres(self, limit: int | None = None) -> Views.Centres:
@@ -131,9 +138,7 @@ class Views:
             self._views, self._limit = views, limit
 
         def __iter__(self) -> Iterator[Tensor]:
-            for number, (image, _) in enumerate(self._views._pairs()):
-                if number == self._limit:
-                    return
+            for image, _ in itertools.islice(self._views._pairs(), self._limit):
                 yield _centre(image, self._views.size)
 
     class Pixels:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
+from aliasfix.layers import BlurPool
 from aliasfix.measure.inputs import Images, batches, load
 from aliasfix.measure.running import Runner, running
 from aliasfix.measure.shifts import Shift, circular, every
@@ -54,7 +55,8 @@ def feature_distance(
     Args:
         model: Takes (B, C, H, W); what it returns does not matter.
         images: See `Images`, all of one size; a folder is read at 224 x 224.
-        layers: Names of modules, as in `model.named_modules()`; by default all that have no child.
+        layers: Names of modules, as in `model.named_modules()`; by default all that have no child, which are the
+            same before and after a conversion: a layer is followed together with the blur that it was given.
         shifts: N shifts in pixels; by default every whole shift of the height and width.
         batch_size: Most inputs the model is given at a time.
 
@@ -74,7 +76,7 @@ def feature_distance(
     [0.0, 1.0, 0.0]
     """
     modules = dict(model.named_modules())
-    names = layers or [name for name, module in modules.items() if not any(module.children())]
+    names = layers or [name for name, module in modules.items() if _is_leaf(module)]
     if missing := [name for name in names if name not in modules]:
         raise AliasfixError(f"the model has no layer {', '.join(missing)}")
     watch = {name: modules[name] for name in names}
@@ -112,6 +114,10 @@ def feature_distance(
         for key in previous  # in order of the calls
         if key not in unlike
     }
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return not isinstance(module, BlurPool) and all(isinstance(child, BlurPool) for child in module.children())
 
 
 def _features(run: Runner, watch: Mapping[str, nn.Module], image: Tensor) -> dict[str, Tensor]:

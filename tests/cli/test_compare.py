@@ -54,6 +54,26 @@ def test_json_is_all_there_is_on_stdout(run: Run, photos: Path) -> None:
     assert "building a net" in result.stderr
 
 
+def test_labels_that_are_not_the_models_are_said(run: Run, photos: Path) -> None:
+    for number in range(2):
+        (photos / f"class{number}").mkdir()
+        (photos / f"{number}.png").rename(photos / f"class{number}" / f"{number}.png")
+    result = run("compare", NET, NET, *SMALL, "--reach", 1, "--json")
+    assert result.exit_code == 0, result.output
+    assert "measured without labels: label mismatch: photos has 2 class folders, the model 3 classes" in result.stderr
+    found = json.loads(result.stdout)
+    assert found["labelled"] is False
+    assert found["setting"]["reach"] == 1
+
+
+@pytest.mark.slow
+def test_corruptions_are_measured_where_they_are_asked_for(run: Run, photos: Path) -> None:
+    found = json.loads(run("compare", NET, NET, *SMALL, "--corruptions", "--json").stdout)
+    assert len(found["corruptions"]["names"]) == 15
+    assert found["corruptions"]["a"] == found["corruptions"]["b"]
+    assert found["corruptions"]["labelled"] is False
+
+
 def test_filters(run: Run, photos: Path) -> None:
     result = run("compare", NET, "--filters", "rect2,tri3", *SMALL)
     assert result.exit_code == 0, result.output

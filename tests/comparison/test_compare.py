@@ -143,6 +143,60 @@ def test_what_fails_takes_nothing_with_it():
     json.loads(found.to_json())
 
 
+def test_a_sweep_without_consistency_takes_no_filter(tmp_path):
+    found = aliasfix.compare_filters(Moody(-99), ["rect2", "tri3"], noise(), size=16, margin=8, **QUICK)
+    assert found.verdict.startswith("No filter is shown to be better: original: the model returned NaN for ")
+    assert all(row.consistency is None and row.features < found.original.features for row in found.rows)
+    assert found.comparison["aliasing"].better is True
+    assert "<figure" in page.page(found.comparison, found)
+    json.loads(found.to_json())
+    assert "No filter is shown to be better" in " ".join(str(found).split())
+
+
+def test_filters_that_break_the_network_leave_the_others():
+    class Fragile(nn.Module):
+        """Says NaN once its first features are smooth."""
+
+        def __init__(self):
+            super().__init__()
+            self.pool, self.rest = nn.MaxPool2d(2), classifier()[3:]
+            self.stem = classifier()[:2]
+
+        def forward(self, x):
+            pooled = self.pool(self.stem(x))
+            rough = pooled.diff(dim=-1).abs().mean((1, 2, 3), keepdim=True)[:, 0, 0]
+            return self.rest(pooled).where(rough > self.limit, torch.nan)
+
+    net = Fragile().eval()
+    rough = {}
+    for filter in ("rect2", "bin7"):
+        converted = aliasfix.convert(classifier(), filter)[:3]
+        rough[filter] = converted(noise()).diff(dim=-1).abs().mean((1, 2, 3))
+    net.limit = (rough["rect2"].min() + rough["bin7"].max()).item() / 2
+    assert rough["bin7"].max() < net.limit < rough["rect2"].min()
+    found = aliasfix.compare_filters(net, ["bin7", "rect2"], noise(), size=16, margin=8, **QUICK)
+    assert found.taken == "rect2"
+    rows = {row.filter: row for row in found.rows}
+    assert rows["bin7"].consistency is None
+    assert rows["rect2"].consistency is not None
+    assert rows["bin7"].features is not None
+
+
+def test_label_mismatch_is_said_and_takes_nothing_with_it():
+    net, labels = classifier(), torch.tensor([0, 1, 2, 3, 4, 99])
+    found = aliasfix.compare(net, aliasfix.convert(net), [(noise(), labels)], size=16, margin=8, **QUICK)
+    assert "label mismatch: labels are 0 to 99 and the model has 5 classes" in found["consistency"].failed
+    assert found["features"].better is True
+    with pytest.raises(AliasfixError, match=r"label mismatch: 6 image\(s\) with 2 labels"):
+        aliasfix.compare(net, net, [(noise(), [0, 1])], size=16, margin=8, **QUICK)
+
+
+def test_an_image_that_is_too_small_is_named():
+    net, images = classifier(), [noise()[0], noise()[1, :, :20, :24]]
+    found = aliasfix.compare(net, net, images, size=16, margin=8, metrics=["consistency"], **QUICK)
+    assert "image 2 is 20x24, without 16 + 8 pixels" in found["consistency"].failed
+
+
 class Wrapped(nn.Module):
     def __init__(self, wrap) -> None:
         super().__init__()

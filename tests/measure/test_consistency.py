@@ -116,6 +116,23 @@ def test_five_classes_are_all_among_the_five_best(photos):
     assert found.top5.tolist() == [1] * 4
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("batch_size", [3, 5, 64])
+def test_costs_the_forward_passes_of_the_pairs_and_no_more(labelled, batch_size, aliased, photos, labels):
+    given = [(photos, labels)] if labelled else photos
+    seen = []
+    aliased.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    for measure, side in (
+        (lambda: crop_consistency(aliased, given, size=24, margin=9, passes=4, batch_size=batch_size), 24),
+        (lambda: circular_consistency(aliased, given, passes=4, batch_size=batch_size), 40),
+    ):
+        seen.clear()
+        measure()
+        assert len(seen) == 2 * 4 * -(-4 // batch_size)
+        assert sum(shape[0] for shape in seen) == 2 * 4 * 4
+        assert {shape[1:] for shape in seen} == {(3, side, side)}
+
+
 def test_images_too_small_for_the_crops_are_refused(invariant):
     with pytest.raises(AliasfixError, match="an image of 256x255 has no 224 \\+ 32 pixels"):
         crop_consistency(invariant, torch.zeros(1, 3, 256, 255))

@@ -103,6 +103,18 @@ def test_mean_corruption_error_by_hand():
         mean_corruption_error(own, CorruptionErrors(("fog",), reference.wrong[:1]))
 
 
+def test_mean_corruption_error_agrees_with_a_plain_loop():
+    random = torch.Generator().manual_seed(0)
+    own, reference = (
+        CorruptionErrors(("fog", "snow", "frost"), torch.rand(3, 5, 7, generator=random) < share)
+        for share in (0.3, 0.6)
+    )
+    ratios = []
+    for one, other in zip(own.wrong.tolist(), reference.wrong.tolist(), strict=True):
+        ratios.append(sum(sum(row) / 7 for row in one) / sum(sum(row) / 7 for row in other))
+    assert mean_corruption_error(own, reference) == pytest.approx(sum(ratios) / 3, abs=1e-6)
+
+
 def test_what_cannot_be_corrupted(raw):
     for given, message in (
         ([(raw[0][0] / 255, 1)], r"work on \(3, H, W\) uint8 images"),

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from aliasfix.comparison.cost import _Peak
 from aliasfix.errors import AliasfixError
 from aliasfix.measure import (
     accuracy_by_position,
@@ -96,6 +97,24 @@ def test_full_grid_never_gives_the_model_more_than_a_batch(batch_size):
     assert found.top1.shape == found.probability.shape == (3, 1024)
     kept = sum(tensor.nbytes for tensor in (found.top1, found.probability))
     assert kept == 12 * 3 * 1024
+
+
+def test_memory_is_bounded_whatever_the_number_of_shifts():
+    """As `sweep` says: a batch, as much shifted, what the model makes of it, and 12 bytes an image and shift."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    images = torch.randn(8, 3, 32, 32)
+
+    def peak(shifts):
+        with _Peak([images, *net.parameters()]) as found:
+            sweep(net, images, shifts, batch_size=8)
+        return found.most
+
+    few, many = every(32, 32)[:64], every(32, 32)
+    kept = 12 * len(images) * (len(many) - len(few))
+    assert peak(many) - peak(few) <= kept
+    # the batch, its shifted copy once more as it is joined, the convolution's output and its activation
+    made = 3 * images.nbytes + 2 * 8 * 8 * 16 * 16 * 4
+    assert peak(many) <= made + 12 * len(images) * len(many) + 10_000
 
 
 def test_images_of_several_sizes():
