@@ -3,11 +3,12 @@
 import dataclasses
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
 
+from .cost import Cost
 from .errors import AliasfixError
 from .recipe import Recipe
 
@@ -107,6 +108,7 @@ class Step:
         placement: where the blur acts; None where kept.
         reason: why it is kept, as a sentence; None where converted.
         edits: what surgery does for it.
+        cost: of the call and of what is evaluated densely with it, on the input that was traced; None where unknown.
     """
 
     path: str
@@ -119,6 +121,7 @@ class Step:
     placement: str | None = None
     reason: str | None = None
     edits: tuple[Edit, ...] = ()
+    cost: Cost | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,16 @@ class Lattice:
 class Plan:
     """Frozen steps, one per call of a sampling operation, in the order of execution.
 
-    Iterating gives the steps; it prints as a table and serialises to JSON.
+    Iterating gives the steps; it prints as a table and serialises to JSON. ``cost`` is the price of the whole model on
+    the input that was ``traced``, the shape of the first one.
     """
 
     recipe: Recipe
     steps: tuple[Step, ...]
     lattice: Lattice = Lattice()
     notes: tuple[str, ...] = ()
+    cost: Cost | None = field(default=None, compare=False)
+    traced: tuple[int, ...] = field(default=(), compare=False)
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -208,6 +214,8 @@ class Plan:
                 "steps": steps,
                 "lattice": dataclasses.asdict(self.lattice),
                 "notes": list(self.notes),
+                "cost": None if self.cost is None else dataclasses.asdict(self.cost),
+                "traced": list(self.traced),
             }
         )
 
@@ -221,25 +229,39 @@ class Plan:
         try:
             data = json.loads(text)
             steps = [
-                Step(**{**step, "stride": tuple(step["stride"]), "edits": tuple(map(_edit, step["edits"]))})
+                Step(
+                    **{
+                        **step,
+                        "stride": tuple(step["stride"]),
+                        "edits": tuple(map(_edit, step["edits"])),
+                        "cost": Cost.from_dict(step.get("cost")),
+                    }
+                )
                 for step in data["steps"]
             ]
             drifts = tuple(Drift(**drift) for drift in data["lattice"]["drifts"])
             lattice = Lattice(**{**data["lattice"], "drifts": drifts})
-            return cls(Recipe.from_json(json.dumps(data["recipe"])), tuple(steps), lattice, tuple(data["notes"]))
+            recipe = Recipe.from_json(json.dumps(data["recipe"]))
+            cost, traced = Cost.from_dict(data.get("cost")), tuple(data.get("traced", ()))
+            return cls(recipe, tuple(steps), lattice, tuple(data["notes"]), cost, traced)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AliasfixError(f"this is no plan of aliasfix: {type(error).__name__} {error}") from None
 
     def __rich__(self) -> Table:
-        caption = "\n".join([self.summary, *self.lattice.lines, *self.notes])
+        price = [] if self.cost is None else [f"{self.cost.line} on {'x'.join(map(str, self.traced)) or 'no tensor'}"]
+        caption = "\n".join([self.summary, *price, *self.lattice.lines, *self.notes])
         table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False)
-        for column in ("path", "operation", "stride", "action", "form", "blur, or why it is left alone"):
+        for column in ("path", "operation", "stride", "action", "form"):
             table.add_column(column, overflow="fold")
+        for column in ("M multiply-adds", "MiB activations"):
+            table.add_column(column, justify="right")
+        table.add_column("blur, or why it is left alone", overflow="fold")
         for step in self.steps:
             name = step.path or "(model)"
             path = name if step.call == 0 else f"{name} (call {step.call})"
             stride = "x".join(map(str, step.stride))
-            table.add_row(path, step.op, stride, step.action, step.form or "", step.placement or step.reason)
+            figures = ("", "") if step.cost is None else step.cost.columns
+            table.add_row(path, step.op, stride, step.action, step.form or "", *figures, step.placement or step.reason)
         return table
 
     def __str__(self) -> str:

@@ -23,6 +23,7 @@ from .rule import rules
 from .wording import listing
 
 FORMAT = 1
+_PLAN = ("recipe", "steps", "lattice", "notes", "cost", "traced")
 LIBRARIES = ("timm", "torchvision")
 _FETCHING = (
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "checkpoint_path"),
@@ -88,7 +89,7 @@ class Record:
         try:
             _check_digests(data)
             check_base(data["base"], data["base_args"])
-            plan = Plan.from_json(json.dumps({key: data[key] for key in ("recipe", "steps", "lattice", "notes")}))
+            plan = Plan.from_json(json.dumps({key: data[key] for key in _PLAN if key in data}))
             _check_plan(plan)
             parts = (data["version"], data["weights"], data["fingerprint"])
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from .counter import MultiplyAdds
 from .trace import Extent, Frame, Trace
 
 BACKINGS = ("meta", "fake", "real")
@@ -110,6 +111,7 @@ class _Recorder(TorchFunctionMode):
         self.alive: list[Any] = []  # ids stay unique as long as their objects live
         self.twins: dict[int, Tensor] = {}
         self.calls: Counter[str] = Counter()
+        self.counter = MultiplyAdds()  # type: ignore[no-untyped-call]
         self.methods: dict[FrameType, tuple[str, str, int] | None] = {}
         self.counts: dict[FrameType, Counter[str]] = {}
 
@@ -128,6 +130,7 @@ class _Recorder(TorchFunctionMode):
                 stack.callback(handle.remove)
             if self.fake is not None:
                 stack.enter_context(self.fake)
+            stack.enter_context(self.counter)
             stack.enter_context(self)
             if self.backing == "meta":
                 stack.enter_context(torch.device("meta"))
@@ -206,6 +209,7 @@ class _Recorder(TorchFunctionMode):
         node.meta.setdefault("path", "")
         node.meta.setdefault("extents", ())
         node.meta["shape"] = tuple(tensor.shape)
+        node.meta["bytes"] = tensor.numel() * tensor.element_size()
         node.meta["variable"] = variable
 
     # -- functions -------------------------------------------------------------------------------------------
@@ -215,6 +219,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         args, kwargs = _map(args, self._lift), _map(kwargs or {}, self._lift)
         given = {id(t): (t, t._version) for t in _tensors((args, kwargs))}
+        counted = self.counter.total
         out = func(*args, **kwargs)
         results = list(_tensors(out))
         mutated = [t for t, version in given.values() if t._version != version]
@@ -223,6 +228,8 @@ class _Recorder(TorchFunctionMode):
                 self._note_size(args[0])
             return out
         node = self._node(func, args, kwargs)
+        makes = bool(results) and {_storage(t) for t in results}.isdisjoint(_storage(t) for t, _ in given.values())
+        node.meta.update(multiply_adds=self.counter.total - counted, makes=makes, moves=makes or bool(mutated))
         if isinstance(out, Tensor):
             return self._result(out, node, given, mutated)
         self._bind_parts(out, node)
@@ -265,7 +272,7 @@ class _Recorder(TorchFunctionMode):
         self._bind(alias, node, variable)
         if mutated:
             held = self.trace.graph.call_function(_held, (node,))
-            held.meta.update(node.meta, op="held", extents=())
+            held.meta.update(node.meta, op="held", extents=(), moves=False)
             self._bind(out, held, variable)
         return alias
 
@@ -274,7 +281,7 @@ class _Recorder(TorchFunctionMode):
             for index, part in enumerate(out):
                 if isinstance(part, Tensor):
                     item = self.trace.graph.call_function(_part, (node, index))
-                    item.meta.update(node.meta, op="part", extents=())
+                    item.meta.update(node.meta, op="part", extents=(), multiply_adds=0)
                     self._bind(part, item, node.meta["variable"])
                 else:
                     self._bind_parts(part, node)
@@ -329,6 +336,11 @@ def _size(x: Any) -> Any:
 def _part(x: Any, index: int) -> Any:
     """One of the results of an operation."""
     return x[index]
+
+
+def _storage(tensor: Tensor) -> int:
+    """What two tensors share where one is a view of the other."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _map(value: Any, change: Callable[[Tensor], Any]) -> Any:

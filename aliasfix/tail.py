@@ -34,11 +34,13 @@ class Tail:
         roots: the strided operations; several where parallel branches meet in an add.
         cut: the node that the blur follows, None where no nonlinearity acts before the tail ends.
         axes: where the spatial axes are at the cut, counted from the end.
+        nodes: the roots and what lies between them and the cut, in order.
     """
 
     roots: tuple[fx.Node, ...]
     cut: fx.Node | None
     axes: tuple[int, ...] = ()
+    nodes: tuple[fx.Node, ...] = ()
 
 
 def kind(op: str) -> str:
@@ -79,7 +81,7 @@ def find_tail(root: fx.Node, axes: int, roots: Collection[fx.Node]) -> Tail:
         # Who holds an object that was changed in place does not see a blur of what the change returned.
         seen_by_all = not any(user.meta["op"] == "held" for user in node.users if user not in region)
         if nonlinear and open_ends == [node] and seen_by_all:
-            return Tail(tuple(joined), node, moved)
+            return Tail(tuple(joined), node, moved, tuple(sorted(region)))
 
 
 def _variables(node: fx.Node) -> list[fx.Node]:
