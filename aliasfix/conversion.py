@@ -32,6 +32,7 @@ def convert(
     average: str = "keep",
     include: Selection = None,
     exclude: Selection = None,
+    budget: float | None = None,
     recipe: Recipe | None = None,
     inplace: bool = False,
 ) -> nn.Module:
@@ -39,7 +40,7 @@ def convert(
 
     Args:
         model: any module; its class, methods, parameters and state_dict keys stay.
-        filter, padding, stem, average: see `Recipe`.
+        filter, padding, stem, average, budget: see `Recipe`.
         example_input: what to trace the model with, a tensor, a tuple of positional arguments, or a dict of keyword
             arguments. Without it the model's own configuration is asked, else an image is guessed.
         include, exclude: module-path globs, or a predicate of (module, path).
@@ -61,7 +62,7 @@ def convert(
     >>> convert(model, "tri3")(torch.ones(1, 3, 16, 16)).shape
     torch.Size([1, 8, 7, 7])
     """
-    options = _recipe(model, recipe, filter, padding, stem, average, include, exclude)
+    options = _recipe(model, recipe, filter, padding, stem, average, include, exclude, budget)
     done = surgery.executed(model)
     if done is not None and done.recipe != options:
         raise AliasfixError(
@@ -98,6 +99,7 @@ def inspect(
     average: str = "keep",
     include: Selection = None,
     exclude: Selection = None,
+    budget: float | None = None,
     recipe: Recipe | None = None,
 ) -> Plan:
     """What `convert` would do, and why: the dry run, with the same options.
@@ -108,7 +110,7 @@ def inspect(
     >>> [(step.path, step.action) for step in inspect(nn.Sequential(nn.MaxPool2d(2)))]
     [('0', 'convert')]
     """
-    return _plan(model, _recipe(model, recipe, filter, padding, stem, average, include, exclude), example_input)
+    return _plan(model, _recipe(model, recipe, filter, padding, stem, average, include, exclude, budget), example_input)
 
 
 def report(model: nn.Module) -> Plan | None:
@@ -173,9 +175,10 @@ def _recipe(
     average: str,
     include: Selection,
     exclude: Selection,
+    budget: float | None,
 ) -> Recipe:
     _refuse(model)
-    given = Recipe(filter, padding, stem, average, _paths(model, include), _paths(model, exclude))
+    given = Recipe(filter, padding, stem, average, _paths(model, include), _paths(model, exclude), budget)
     if recipe is None:
         return given
     if given != Recipe():

@@ -11,7 +11,7 @@ from .places import Scene
 from .plan import Blur, BlurModule, Edit
 from .recipe import Recipe
 from .rule import Rule, Site
-from .tail import find_tail
+from .tail import Tail, find_tail
 
 
 @dataclass
@@ -22,6 +22,11 @@ class Call:
         needs: what has to be done, each by one of several edits.
         shared: the calls that stand or fall together, this one included.
         shift: how far the blur moves the output, per axis in samples of the call's input.
+        left: the stride that stays in the call, per axis.
+        tail: what is evaluated on the dense map with it, itself first.
+        blurs: whether a blur is for it, and not for another call that shares its own.
+        subsamples: whether a blur before it subsamples.
+        replaced: whether the blur takes its place.
     """
 
     node: fx.Node
@@ -34,6 +39,11 @@ class Call:
     shared: "list[Call]" = field(default_factory=list)
     shift: tuple[float, ...] = ()
     edits: tuple[Edit, ...] = ()
+    left: tuple[int, ...] = ()
+    tail: tuple[fx.Node, ...] = ()
+    blurs: bool = True
+    subsamples: bool = False
+    replaced: bool = False
 
 
 def choose(scene: Scene, recipe: Recipe, calls: Sequence[Call], first: Collection[fx.Node]) -> None:
@@ -58,7 +68,7 @@ def choose(scene: Scene, recipe: Recipe, calls: Sequence[Call], first: Collectio
         elif call.site.enlarges:
             _enlarge(scene, recipe, call)
         elif not call.rule.sinks:
-            _dense(scene, recipe, [call], call.node, (), splits=False)
+            _dense(scene, recipe, [call], Tail((call.node,), call.node, (), (call.node,)), splits=False)
         else:
             done |= _sink(scene, recipe, call, going, done, splits=call.node in first and recipe.stem == "paper")
 
@@ -81,7 +91,7 @@ def _shift(recipe: Recipe, call: Call, step: tuple[int, ...] | None = None) -> t
 
 def _replace(scene: Scene, recipe: Recipe, call: Call) -> None:
     taps = tuple(len(filters.taps(recipe.filter, rate)) for rate in call.site.stride)
-    call.form = "dense"
+    call.form, call.left, call.replaced = "dense", _ones(call.site.stride), not call.rule.dense_within
     call.shift = call.rule.replacement_shift(call.bound, taps)
     call.needs = [list(scene.replacing(call.node, call.rule.name, _blur(call, subsamples=True)))]
 
@@ -105,6 +115,7 @@ def _before_gather(scene: Scene, recipe: Recipe, call: Call, going: dict[fx.Node
     for member in group if together else [call]:
         member.form, member.shift = "blur-first", _shift(recipe, call)
         member.shared = group if together else [call]
+        member.blurs = not together or member is group[0]
     if not together:
         call.needs = [list(scene.before(call.node, blur, through_pad=True))]
         return set()
@@ -126,12 +137,12 @@ def _sink(
     same = [n for n, other in going.items() if other.rule is call.rule and other.site.stride == call.site.stride]
     tail = find_tail(call.node, len(call.site.stride), [node for node in same if node not in done])
     if tail.cut is None and splits and recipe.include is None and stem.split(call.site) is not None:
-        _dense(scene, recipe, [call], call.node, (), splits)
+        _dense(scene, recipe, [call], Tail((call.node,), call.node, (), (call.node,)), splits)
         return set()
     if tail.cut is None:
         _blur_first(scene, recipe, call)
         return set()
-    _dense(scene, recipe, [going[root] for root in tail.roots], tail.cut, tail.axes, splits)
+    _dense(scene, recipe, [going[root] for root in tail.roots], tail, splits)
     return set(tail.roots)
 
 
@@ -148,9 +159,8 @@ def _wraps(recipe: Recipe, call: Call) -> bool:
     return recipe.padding == "circular" and call.rule.pads(call.bound)
 
 
-def _dense(
-    scene: Scene, recipe: Recipe, group: Sequence[Call], cut: fx.Node, axes: tuple[int, ...], splits: bool
-) -> None:
+def _dense(scene: Scene, recipe: Recipe, group: Sequence[Call], tail: Tail, splits: bool) -> None:
+    assert tail.cut is not None
     for call in group:
         left = (stem.split(call.site) if splits and recipe.include is None else None) or _ones(call.site.stride)
         rate = tuple(s // kept for s, kept in zip(call.site.stride, left, strict=True))
@@ -158,9 +168,11 @@ def _dense(
         call.shift = _shift(recipe, call, left)
         attribute, wraps = _by_attribute(scene, recipe, call), _wraps(recipe, call)
         call.needs = [list(scene.dense(call.node, call.rule.name, left, call.site.stride, wraps, attribute))]
-        call.shared = list(group)
+        call.shared, call.left = list(group), left
+        call.tail, call.blurs = (call.node,), False
+    group[0].tail, group[0].blurs = (group[0].node, *(n for n in tail.nodes if n not in tail.roots)), True
     last = tuple(range(-len(rate), 0))
-    group[0].needs.append(list(scene.after(cut, Blur(rate, rate, () if axes == last else axes))))
+    group[0].needs.append(list(scene.after(tail.cut, Blur(rate, rate, () if tail.axes == last else tail.axes))))
 
 
 def _blur_first(scene: Scene, recipe: Recipe, call: Call) -> None:
@@ -168,6 +180,7 @@ def _blur_first(scene: Scene, recipe: Recipe, call: Call) -> None:
     call.form, call.shift = "blur-first", _shift(recipe, call)
     if max(call.site.kernel) == 1 and not call.rule.pads(call.bound):
         attribute = _by_attribute(scene, recipe, call)
+        call.subsamples = True
         dense = scene.dense(call.node, call.rule.name, _ones(stride), stride, False, attribute)
         call.needs = [list(dense), list(scene.before(call.node, _blur(call, True), through_pad=False))]
         return

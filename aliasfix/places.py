@@ -14,6 +14,7 @@ from typing import Any
 from torch import fx, nn
 
 from .plan import Blur, BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride
+from .rule import by_name
 from .trace import Extent, Frame, Trace
 
 _LOOPS = {"children", "named_children", "_modules", "modules", "named_modules"}
@@ -161,5 +162,5 @@ def describe(edit: Edit) -> str:
         nth = f" (number {number + 1})" if number else ""
         return f"{edit.where} {edit.op}{nth} in {owner}.{edit.method}"
     if isinstance(edit, ReplaceCall):
-        return f"in {edit.op}, rewritten, in {owner}"
+        return f"{'after' if by_name(edit.rule).dense_within else 'in place of'} {edit.op} in {owner}"
     return owner

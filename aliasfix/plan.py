@@ -3,12 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from .cost import Cost
 from .errors import AliasfixError
 from .recipe import Recipe
 
@@ -108,6 +109,7 @@ class Step:
         placement: where the blur acts; None where kept.
         reason: why it is kept, as a sentence; None where converted.
         edits: what surgery does for it.
+        cost: of the call and of what is evaluated densely with it, on the input that was traced; None where unknown.
     """
 
     path: str
@@ -120,6 +122,7 @@ class Step:
     placement: str | None = None
     reason: str | None = None
     edits: tuple[Edit, ...] = ()
+    cost: Cost | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,8 @@ class Lattice:
 class Plan:
     """Frozen steps, one per call of a sampling operation, in the order of execution.
 
-    Iterating gives the steps; it prints as a table and serialises to JSON.
+    Iterating gives the steps; it prints as a table and serialises to JSON. ``cost`` is the price of the whole model on
+    the input that was ``traced``, the shape of the first one.
     """
 
     recipe: Recipe
@@ -167,6 +171,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     calibration: Mapping[str, Any] | None = None
     """How the weights were calibrated after the steps; None if they were not."""
+    cost: Cost | None = field(default=None, compare=False)
+    traced: tuple[int, ...] = field(default=(), compare=False)
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -213,6 +219,8 @@ class Plan:
                 "lattice": dataclasses.asdict(self.lattice),
                 "notes": list(self.notes),
                 "calibration": None if self.calibration is None else dict(self.calibration),
+                "cost": None if self.cost is None else dataclasses.asdict(self.cost),
+                "traced": list(self.traced),
             }
         )
 
@@ -226,27 +234,41 @@ class Plan:
         try:
             data = json.loads(text)
             steps = [
-                Step(**{**step, "stride": tuple(step["stride"]), "edits": tuple(map(_edit, step["edits"]))})
+                Step(
+                    **{
+                        **step,
+                        "stride": tuple(step["stride"]),
+                        "edits": tuple(map(_edit, step["edits"])),
+                        "cost": Cost.from_dict(step.get("cost")),
+                    }
+                )
                 for step in data["steps"]
             ]
             drifts = tuple(Drift(**drift) for drift in data["lattice"]["drifts"])
             lattice = Lattice(**{**data["lattice"], "drifts": drifts})
             recipe = Recipe.from_json(json.dumps(data["recipe"]))
             calibration = data.get("calibration")
-            return cls(recipe, tuple(steps), lattice, tuple(data["notes"]), calibration and dict(calibration))
+            calibration = None if calibration is None else dict(calibration)
+            cost, traced = Cost.from_dict(data.get("cost")), tuple(data.get("traced", ()))
+            return cls(recipe, tuple(steps), lattice, tuple(data["notes"]), calibration, cost, traced)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AliasfixError(f"this is no plan of aliasfix: {type(error).__name__} {error}") from None
 
     def __rich__(self) -> Table:
-        caption = "\n".join([self.summary, *self.lattice.lines, *self.notes])
+        price = [] if self.cost is None else [f"{self.cost.line} on {'x'.join(map(str, self.traced)) or 'no tensor'}"]
+        caption = "\n".join([self.summary, *price, *self.lattice.lines, *self.notes])
         table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False)
-        for column in ("path", "operation", "stride", "action", "form", "blur, or why it is left alone"):
+        for column in ("path", "operation", "stride", "action", "form"):
             table.add_column(column, overflow="fold")
+        for column in ("M multiply-adds", "MiB activations"):
+            table.add_column(column, justify="right")
+        table.add_column("blur, or why it is left alone", overflow="fold")
         for step in self.steps:
             name = step.path or "(model)"
             path = name if step.call == 0 else f"{name} (call {step.call})"
             stride = "x".join(map(str, step.stride))
-            table.add_row(path, step.op, stride, step.action, step.form or "", step.placement or step.reason)
+            figures = ("", "") if step.cost is None else step.cost.columns
+            table.add_row(path, step.op, stride, step.action, step.form or "", *figures, step.placement or step.reason)
         return table
 
     def __str__(self) -> str:

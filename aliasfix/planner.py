@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 
 from torch import fx, nn
 
-from . import filters, forms, lattice, stem
+from . import filters, forms, lattice, price, stem
+from .cost import Cost, Price
 from .errors import AliasfixError
 from .forms import Call
 from .places import Scene, describe
@@ -32,14 +33,18 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
     _check_globs(model, recipe)
     evaluation, training = traces
     scene = Scene(model, evaluation, training)
-    calls = _plan_trace(scene, recipe, known=set())
+    original = price.of_trace(evaluation)
+    calls = _plan_trace(scene, recipe, set(), original)
+    costs = [price.of_step(call, recipe) for call in calls]
+    converted = sum((each.difference for each in costs), original)
     report = lattice.check(evaluation, {c.node: c.shift for c in calls if c.reason is None and any(c.shift)})
-    calls += _plan_trace(Scene(model, training), recipe, known=set(scene.twins.values()))
+    calls += _plan_trace(Scene(model, training), recipe, set(scene.twins.values()))
+    costs += [price.of_step(call, recipe) for call in calls[len(costs) :]]
     numbers: Counter[tuple[str, str]] = Counter()
     steps = []
-    for call in calls:
+    for call, each in zip(calls, costs, strict=True):
         place = call.node.meta["path"], call.node.meta["op"]
-        steps.append(_step(call, numbers[place]))
+        steps.append(_step(call, numbers[place], each))
         numbers[place] += 1
     if report.drifts and len(filters.taps(recipe.filter, 2)) % 2 and recipe.average == "keep":
         drift = report.drifts[0]
@@ -47,11 +52,18 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
             f"{drift.path}: {drift.op} would meet branches {drift.shift} input samples apart, which an odd filter must "
             "not do; please report the model"
         )
-    return Plan(recipe, tuple(steps), report, tuple(notes))
+    cost = Cost(original, converted)
+    return Plan(recipe, tuple(steps), report, tuple(notes), cost=cost, traced=_traced(evaluation))
 
 
-def _plan_trace(scene: Scene, recipe: Recipe, known: Collection[fx.Node]) -> list[Call]:
-    """The calls of one mode, but for those that are known from the other."""
+def _traced(trace: Trace) -> tuple[int, ...]:
+    """The shape of the first input."""
+    shapes = (node.meta["shape"] for node in trace.graph.nodes if node.op == "placeholder")
+    return next(shapes, ())
+
+
+def _plan_trace(scene: Scene, recipe: Recipe, known: Collection[fx.Node], original: Price | None = None) -> list[Call]:
+    """The calls of one mode, but for those that are known from the other; within the budget on top of ``original``."""
     everything = _find(scene.trace)
     first = stem.stems(scene.trace, {call.node for call in everything if not call.site.enlarges})
     calls = [call for call in everything if call.node not in known]
@@ -59,6 +71,8 @@ def _plan_trace(scene: Scene, recipe: Recipe, known: Collection[fx.Node]) -> lis
         call.reason = call.site.reason or _policy(call, recipe, call.node in first)
     forms.choose(scene, recipe, calls, first)
     _choose_places(scene, calls)
+    if recipe.budget is not None and original is not None:
+        _keep_to_budget(scene, recipe, calls, original)
     return calls
 
 
@@ -129,9 +143,32 @@ def _choose_places(scene: Scene, calls: Sequence[Call]) -> None:
             return
 
 
-def _step(call: Call, number: int) -> Step:
+def _keep_to_budget(scene: Scene, recipe: Recipe, calls: Sequence[Call], original: Price) -> None:
+    """Leave out the sites that add most multiply-adds for each value they sample, until the rest is within budget.
+
+    Calls that share a blur are one site. A site that adds none is never left out.
+    """
+    assert recipe.budget is not None
+    room = (recipe.budget - 1) * original.multiply_adds
+    while True:
+        going = [call for call in calls if call.reason is None]
+        added = {id(call): price.of_step(call, recipe).difference.multiply_adds for call in going}
+        if sum(added.values()) <= room:
+            return
+        sites = {id(group[0]): group for group in (call.shared or [call] for call in going)}.values()
+        worst = max(sites, key=lambda group: sum(added[id(c)] / price.samples(c) for c in group))
+        extra = sum(added[id(call)] for call in worst)
+        for call in worst:
+            call.reason = (
+                f"It adds {extra / 1e6:,.1f} million multiply-adds, more for each value it samples than what is "
+                f"converted, and the budget is {recipe.budget:g} times the original's."
+            )
+        _choose_places(scene, calls)
+
+
+def _step(call: Call, number: int, cost: Cost) -> Step:
     path, op = call.node.meta["path"], call.node.meta["op"]
-    step = Step(path, number, op, call.rule.name, call.site.stride, "keep", reason=call.reason)
+    step = Step(path, number, op, call.rule.name, call.site.stride, "keep", reason=call.reason, cost=cost)
     if call.reason is not None:
         return step
     owner = next((c for c in call.shared if any(_is_blur(edit) for edit in c.edits)), call)

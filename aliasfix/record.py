@@ -24,13 +24,13 @@ from .rule import rules
 from .wording import listing
 
 FORMAT = 1
+_PLAN = ("recipe", "steps", "lattice", "notes", "calibration", "cost", "traced")
 LIBRARIES = ("timm", "torchvision")
 _FETCHING = (
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "checkpoint_path"),
     *("cache_dir", "weights", "weights_backbone"),
 )
 _LARGEST_RATE = 64
-_PLAN = ("recipe", "steps", "lattice", "notes", "calibration")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Record:
         try:
             _check_digests(data)
             check_base(data["base"], data["base_args"])
-            plan = Plan.from_json(json.dumps({key: data.get(key) for key in _PLAN}))
+            plan = Plan.from_json(json.dumps({key: data[key] for key in _PLAN if key in data}))
             _check_plan(plan)
             parts = (data["version"], data["weights"], data["fingerprint"])
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

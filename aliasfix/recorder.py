@@ -23,6 +23,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from . import shapes
+from .counter import MultiplyAdds
+from .tail import acts_by_position
 from .trace import Extent, Frame, Trace
 
 BACKINGS = ("meta", "fake", "real")
@@ -111,6 +113,7 @@ class _Recorder(TorchFunctionMode):
         self.alive: list[Any] = []  # ids stay unique as long as their objects live
         self.twins: dict[int, Tensor] = {}
         self.calls: Counter[str] = Counter()
+        self.counter = MultiplyAdds()  # type: ignore[no-untyped-call]
         self.methods: dict[FrameType, tuple[str, str] | None] = {}
         self.counts: dict[FrameType, Counter[str]] = {}
 
@@ -207,6 +210,7 @@ class _Recorder(TorchFunctionMode):
         node.meta.setdefault("path", "")
         node.meta.setdefault("extents", ())
         node.meta["shape"] = tuple(tensor.shape)
+        node.meta["bytes"] = tensor.numel() * tensor.element_size()
         node.meta["variable"] = variable
 
     # -- functions -------------------------------------------------------------------------------------------
@@ -216,7 +220,9 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         args, kwargs = _map(args, self._lift), _map(kwargs or {}, self._lift)
         given = {id(t): (t, t._version) for t in _tensors((args, kwargs))}
-        out = shapes.run(func, args, kwargs) if self.backing == "meta" else func(*args, **kwargs)
+        counted = self.counter.total
+        told = shapes.tell(func, args, kwargs) if self.backing == "meta" else None
+        out = self._run(func, args, kwargs) if told is None else told.result
         results = list(_tensors(out))
         mutated = [t for t, version in given.values() if t._version != version]
         if not results and not mutated:
@@ -224,12 +230,21 @@ class _Recorder(TorchFunctionMode):
                 self._note_size(args[0])
             return out
         node = self._node(func, args, kwargs)
+        makes = bool(results) and {_storage(t) for t in results}.isdisjoint(_storage(t) for t, _ in given.values())
+        adds = self.counter.total - counted if told is None else told.multiply_adds
+        node.meta.update(multiply_adds=adds, makes=makes, moves=makes or bool(mutated))
         if isinstance(out, Tensor):
             return self._result(out, node, given, mutated)
         self._bind_parts(out, node)
         for tensor in mutated:
             self._bind(tensor, node, node.meta["variable"])
         return out
+
+    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if acts_by_position(getattr(func, "__name__", "")):
+            return func(*args, **kwargs)  # counting would find nothing, in as much time again
+        with self.counter:
+            return func(*args, **kwargs)
 
     def _node(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         op = getattr(func, "__name__", str(func))
@@ -266,7 +281,7 @@ class _Recorder(TorchFunctionMode):
         self._bind(alias, node, variable)
         if mutated:
             held = self.trace.graph.call_function(_held, (node,))
-            held.meta.update(node.meta, op="held", extents=())
+            held.meta.update(node.meta, op="held", extents=(), moves=False)
             self._bind(out, held, variable)
         return alias
 
@@ -275,7 +290,7 @@ class _Recorder(TorchFunctionMode):
             for index, part in enumerate(out):
                 if isinstance(part, Tensor):
                     item = self.trace.graph.call_function(_part, (node, index))
-                    item.meta.update(node.meta, op="part", extents=())
+                    item.meta.update(node.meta, op="part", extents=(), multiply_adds=0)
                     self._bind(part, item, node.meta["variable"])
                 else:
                     self._bind_parts(part, node)
@@ -330,6 +345,11 @@ def _size(x: Any) -> Any:
 def _part(x: Any, index: int) -> Any:
     """One of the results of an operation."""
     return x[index]
+
+
+def _storage(tensor: Tensor) -> int:
+    """What two tensors share where one is a view of the other."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _map(value: Any, change: Callable[[Tensor], Any]) -> Any:

@@ -67,6 +67,8 @@ class Rule:
     sinks: ClassVar[bool] = False
     #: Whether the stem policy applies.
     stem: ClassVar[bool] = False
+    #: Whether `replace` evaluates the call densely and blurs that (else: the blur stands in for the call).
+    dense_within: ClassVar[bool] = False
     #: The layer that `replace` is given.
     replacement: ClassVar[type[BlurPool]] = BlurPool
     cases: ClassVar[tuple[Case, ...]] = ()

@@ -22,6 +22,7 @@ _NONLINEAR = {
     *("softshrink", "hardshrink", "clamp", "clamp_min", "clamp_max", "exp", "log", "sqrt", "rsqrt", "abs", "square"),
     *("pow", "erf", "reciprocal", "maximum", "minimum"),
 }
+_BY_POSITION = _LINEAR | _NONLINEAR
 _PRODUCTS = {"mul", "multiply", "div", "true_divide", "divide"}
 _MOVES = {"permute", "transpose", "movedim", "moveaxis", "swapaxes"}
 
@@ -34,11 +35,13 @@ class Tail:
         roots: the strided operations; several where parallel branches meet in an add.
         cut: the node that the blur follows, None where no nonlinearity acts before the tail ends.
         axes: where the spatial axes are at the cut, counted from the end.
+        nodes: the roots and what lies between them and the cut, in order.
     """
 
     roots: tuple[fx.Node, ...]
     cut: fx.Node | None
     axes: tuple[int, ...] = ()
+    nodes: tuple[fx.Node, ...] = ()
 
 
 def kind(op: str) -> str:
@@ -48,9 +51,18 @@ def kind(op: str) -> str:
     ('relu', 'add', 'mul')
     """
     plain = op.strip("_")
-    if op.startswith("__") and plain[:1] in "ir" and plain[1:] in _LINEAR | _NONLINEAR:
+    if op.startswith("__") and plain[:1] in "ir" and plain[1:] in _BY_POSITION:
         return plain[1:]
     return plain
+
+
+def acts_by_position(op: str) -> bool:
+    """Whether the operation treats every position by itself.
+
+    >>> acts_by_position("relu_"), acts_by_position("conv2d")
+    (True, False)
+    """
+    return kind(op) in _BY_POSITION
 
 
 def find_tail(root: fx.Node, axes: int, roots: Collection[fx.Node]) -> Tail:
@@ -79,7 +91,7 @@ def find_tail(root: fx.Node, axes: int, roots: Collection[fx.Node]) -> Tail:
         # Who holds an object that was changed in place does not see a blur of what the change returned.
         seen_by_all = not any(user.meta["op"] == "held" for user in node.users if user not in region)
         if nonlinear and open_ends == [node] and seen_by_all:
-            return Tail(tuple(joined), node, moved)
+            return Tail(tuple(joined), node, moved, tuple(sorted(region)))
 
 
 def _variables(node: fx.Node) -> list[fx.Node]:
@@ -95,7 +107,7 @@ def _position_axes(node: fx.Node, region: dict[fx.Node, tuple[int, ...]], axes: 
     """Where the spatial axes of a per-position operation's result are, counted from the end; None if it is none."""
     op = kind(node.meta["op"])
     variables = _variables(node)
-    if op not in _LINEAR | _NONLINEAR or node.meta["shape"] is None or not set(variables) <= set(region):
+    if op not in _BY_POSITION or node.meta["shape"] is None or not set(variables) <= set(region):
         return None
     where = {region[parent] for parent in variables}
     if len(where) != 1:

@@ -37,6 +37,7 @@ class MaxPool(Rule):
         f"max_pool{n}d_with_indices": _PARAMETERS for n in (1, 2, 3)
     }
     modules = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+    dense_within = True
 
     def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
         """A pool of stride above 1; one that returns indices is left alone."""

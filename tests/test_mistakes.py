@@ -246,7 +246,7 @@ class Sealed(nn.MaxPool2d):
         raise RuntimeError("sealed: no children here")
 
 
-class Hookless(nn.MaxPool2d):
+class Hookless(nn.AvgPool2d):
     """Takes no hook of aliasfix once it has children."""
 
     def register_forward_hook(self, hook: Any, **options: Any) -> Any:

@@ -22,6 +22,7 @@ def inspect(
     average: options.Average = "keep",
     include: options.Include = None,
     exclude: options.Exclude = None,
+    budget: options.Budget = None,
     arg: options.Arg = None,
     input_size: options.InputSize = None,
     trust_pickle: options.TrustPickle = False,
@@ -33,13 +34,14 @@ def inspect(
     aliasfix inspect resnet50
     aliasfix inspect timm:resnet50 --filter bin5 --stem full
     aliasfix inspect torchvision:densenet121 --average replace --exclude 'features.transition3*'
+    aliasfix inspect resnet50 --budget 1.1    # leave out what costs most
     aliasfix inspect mypackage.nets:make_net --arg depth=4 --input-size 1,128,128
     aliasfix inspect out.safetensors
     aliasfix inspect resnet50 --json | jq '.plan.steps[].reason'
     """
     if targets.names_file(target):
         return _inspect_file(Path(target), trust_pickle, as_json)
-    recipe = options.recipe(filter, padding, stem, average, include, exclude)
+    recipe = options.recipe(filter, padding, stem, average, include, exclude, budget)
     args, example = options.arguments(arg), options.example(input_size)
     source = targets.find(target)
     with console.working(f"building {source}"):

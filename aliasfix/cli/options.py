@@ -34,6 +34,14 @@ Include = Annotated[
     Globs, typer.Option(metavar="GLOB", help="Convert only in these modules, such as 'layer3.*'. Repeatable.")
 ]
 Exclude = Annotated[Globs, typer.Option(metavar="GLOB", help="Leave these modules alone. Repeatable.")]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATIO",
+        help="The most multiply-adds that the converted model may make, such as 1.1 times the original's: what adds "
+        "most is left alone.",
+    ),
+]
 Arg = Annotated[
     Globs,
     typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory, as num_classes=10. Repeatable."),
@@ -114,10 +122,12 @@ Seed = Annotated[int, typer.Option(help="Of the shifts that are drawn, and of th
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where the models run, such as cuda.")]
 
 
-def recipe(filter: str, padding: str, stem: str, average: str, include: Globs, exclude: Globs) -> Recipe:
+def recipe(
+    filter: str, padding: str, stem: str, average: str, include: Globs, exclude: Globs, budget: float | None = None
+) -> Recipe:
     """The options as a recipe."""
     try:
-        return Recipe(filter, padding, stem, average, include or None, exclude or None)
+        return Recipe(filter, padding, stem, average, include or None, exclude or None, budget)
     except AliasfixError as error:
         console.fail(error, 2)
 

@@ -1,0 +1,78 @@
+"""The price of a step or of a model."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Price:
+    """What is computed and moved.
+
+    Args:
+        multiply_adds: of convolutions and matrix products, blurs included.
+        activations: bytes of the maps that are made; a view or an operation in place makes none.
+        traffic: bytes, if each operation reads its inputs once and writes its output once.
+    """
+
+    multiply_adds: int = 0
+    activations: int = 0
+    traffic: int = 0
+
+    def __add__(self, other: "Price") -> "Price":
+        return Price(
+            self.multiply_adds + other.multiply_adds,
+            self.activations + other.activations,
+            self.traffic + other.traffic,
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The price of a step or of a model, before and after the conversion."""
+
+    original: Price = Price()
+    converted: Price = Price()
+
+    @property
+    def difference(self) -> Price:
+        """What the conversion adds."""
+        before, after = dataclasses.astuple(self.original), dataclasses.astuple(self.converted)
+        return Price(*(b - a for a, b in zip(before, after, strict=True)))
+
+    @property
+    def ratio(self) -> float:
+        """Multiply-adds, converted to original; 1 where there are none."""
+        return _ratio(self.original.multiply_adds, self.converted.multiply_adds)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Mapping[str, int]] | None) -> "Cost | None":
+        """The cost that was stored, None where none was."""
+        return None if data is None else cls(Price(**data["original"]), Price(**data["converted"]))
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """Multiply-adds in millions and activations in MiB, before → after where they differ."""
+        adds = [_millions(price.multiply_adds) for price in (self.original, self.converted)]
+        maps = [_mebibytes(price.activations) for price in (self.original, self.converted)]
+        return " → ".join(dict.fromkeys(adds)), " → ".join(dict.fromkeys(maps))
+
+    @property
+    def line(self) -> str:
+        """Both in one sentence."""
+        before, after = self.original, self.converted
+        adds, maps = self.columns
+        memory = _ratio(before.activations, after.activations)
+        return f"{adds} million multiply-adds (×{self.ratio:.2f}), {maps} MiB of activations (×{memory:.2f})"
+
+
+def _ratio(before: int, after: int) -> float:
+    return after / before if before else 1.0
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f}"
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.1f}"
