@@ -15,6 +15,7 @@ Weights: none.
 Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.2 (AvgPool → BlurPool).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +74,7 @@ class AveragePool(Rule):
         if not any(extra):
             return func(x, kernel, stride=1, padding=padding, **options)
         borders = [n for a in reversed(range(axes)) for n in (padding[a], padding[a] + extra[a])]
-        total = func(F.pad(x, borders), kernel, stride=1) * torch.tensor(kernel).prod().item()
+        total = func(F.pad(x, borders), kernel, stride=1) * math.prod(kernel)
         if options.get("divisor_override"):
             return total / options["divisor_override"]
         for axis in range(axes):

@@ -13,6 +13,7 @@ Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
 place of the maximum.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +54,7 @@ class LPPool(Rule):
         window: dict[str, Any] = {k: bound[k] for k in ("kernel_size", "stride", "ceil_mode") if k in bound}
         powers = {"input": bound["input"].pow(power), **window}
         mean = AveragePool().dense(_AVERAGE[axes], powers, stride, wrap)
-        return (torch.sign(mean) * F.relu(mean.abs())).mul(torch.tensor(kernel).prod().item()).pow(1 / power)
+        return (torch.sign(mean) * F.relu(mean.abs())).mul(math.prod(kernel)).pow(1 / power)
 
     cases = (
         Case("module", lambda: nn.LPPool2d(2, 2)),

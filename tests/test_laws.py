@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import aliasfix
 from aliasfix.account import unaccounted
@@ -86,6 +87,18 @@ def test_any_filter_keeps_shapes_keys_and_parameters(rule, case, filter):
         before, after = outputs(original(x)), outputs(converted(x))
         assert [t.shape for t in before] == [t.shape for t in after]
         assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(("rule", "case"), CONVERTED)
+@torch.no_grad()
+def test_no_values_are_asked_for_to_know_the_shapes(rule, case):
+    model = build(case)
+    converted = aliasfix.convert(model, example_input=draw(case.shape))
+    for shape in sizes(case):
+        real = outputs(converted(draw(shape)))
+        with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+            told = outputs(converted(fake.from_tensor(draw(shape))))
+            assert [t.shape for t in told] == [t.shape for t in real]
 
 
 @pytest.mark.parametrize(("rule", "case"), CONVERTED)
