@@ -4,7 +4,7 @@ A filter is separable: one row of taps per axis, of gain 1. Two kinds of name ex
 
 - ``rect2``, ``tri3`` and ``bin4`` … ``bin7`` follow the stride s: ``bin-m`` is m-1 boxes of s taps
   convolved (``rect2`` is one box, ``tri3`` two), which at stride 2 are the rectangle, triangle and binomial
-  filters of Zhang (ICML 2019, section 3.2), and at any stride put a zero of the response on every frequency
+  filters of Zhang (ICML 2019, section 3), and at any stride put a zero of the response on every frequency
   that folds onto 0.
 - All others, and explicit taps, are used as written at any stride: ``delta1`` (no blur), the wider rectangles
   and triangles, and half-band designs of length m: ``window-m`` is the sinc under a Hamming window (the window

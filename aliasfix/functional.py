@@ -32,7 +32,7 @@ def blur_pool(
     start: Sequence[int] | None = None,
     size: Sequence[int] | None = None,
 ) -> Tensor:
-    """Low-pass ``x`` with ``kernel`` and keep every ``stride``-th sample (BlurPool; Zhang, ICML 2019, eq. 6).
+    """Low-pass ``x`` with ``kernel`` and keep every ``stride``-th sample (BlurPool; Zhang, ICML 2019, section 3).
 
     Output sample i lies on input sample ``stride * i + start`` along each axis (half a sample later for an
     even number of taps: ⌊(m-1)/2⌋ samples of border before, ⌈(m-1)/2⌉ after).
@@ -108,7 +108,7 @@ def blur_upsample(x: Tensor, kernel: Tensor, rate: Sequence[int], padding: str =
     """Insert ``rate - 1`` zeros after every sample and low-pass with ``kernel`` times the product of the rates.
 
     The samples lie where those of nearest-neighbour upsampling lie, ⌊(m+s-2)/2⌋ samples of border before, of the map
-    continued at its own resolution: at rate 2 the border of `blur_pool` mirrored (Zhang, ICML 2019, section 4.4). At
+    continued at its own resolution: at rate 2 the border of `blur_pool` mirrored (Zhang, ICML 2019). At
     every rate ``rect2`` is nearest-neighbour upsampling. Where m + s is odd they lie half a sample later.
 
     Shape:

@@ -68,7 +68,7 @@ class BlurPool(nn.Module):
 class BlurUpsample(BlurPool):
     """Insert zeros between the samples, then low-pass filter with the gain that makes up for them.
 
-    The mirror image of `BlurPool` (Zhang, ICML 2019, section 4.4): at rate 2, ``rect2`` is nearest-neighbour
+    The mirror image of `BlurPool` (Zhang, ICML 2019): at rate 2, ``rect2`` is nearest-neighbour
     and ``bin4`` bilinear upsampling.
 
     Shape:

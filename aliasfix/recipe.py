@@ -28,7 +28,7 @@ class Recipe:
             embeddings alone and splits an overlapping stride 4; ``full`` converts all but patch
             embeddings; ``keep`` none.
         average: ``keep`` average pooling and blur after it, or ``replace`` it by the blur (Zhang, ICML 2019,
-            section 3.2).
+            section 3).
         include: module-path globs; only these are converted, whatever the stem policy says. A
             glob that names a module covers what is inside it.
         exclude: module-path globs that are left alone.

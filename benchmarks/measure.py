@@ -1,24 +1,25 @@
 """What measuring costs beside the forward passes it needs: `python benchmarks/measure.py`.
 
-Prints one JSON object: the time of ImageNet-protocol consistency over that of its bare forward passes, which
+Writes results/measure.json: the time of ImageNet-protocol consistency over that of its bare forward passes, which
 is to be 1.1 or less, and the peak memory that 1024 circular shifts of 32 x 32 inputs take more than 64 of
 them, beside what `sweep` says it keeps.
 """
 
-import json
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
+from provenance import write
 from torch import nn
 from torchvision.models import resnet18
 
 from aliasfix.measure import crop_consistency, every, sweep
 
+HERE = Path(__file__).parent
 BATCH, PASSES, REPEATS = 16, 1, 5
 
 
@@ -49,7 +50,9 @@ def seconds(call) -> float:
 def peak(shifts: int) -> int:
     """Peak resident bytes of a process that sweeps `shifts` shifts."""
     script = f"import runpy; runpy.run_path({__file__!r})['grid']({shifts})"
-    return int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+    return int(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=HERE).stdout
+    )
 
 
 def grid(shifts: int) -> None:
@@ -67,7 +70,6 @@ if __name__ == "__main__":
         "grid_1024_over_64_shifts_bytes": many - few,
         "grid_peak_bytes": many,
         "kept_by_sweep_bytes": 12 * 64 * (1024 - 64),
-        "torch": torch.__version__,
-        "machine": platform.processor() or platform.machine(),
     }
-    print(json.dumps(result, indent=2))
+    print(result)
+    write("measure", "python benchmarks/measure.py", result)

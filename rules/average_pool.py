@@ -12,7 +12,7 @@ Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map. The divisor is th
 
 Weights: none.
 
-Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.2 (AvgPool → BlurPool).
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3 (AvgPool → BlurPool).
 """
 
 import math

@@ -12,7 +12,7 @@ Shapes: unchanged.
 
 Weights: none.
 
-Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 4.4.
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, image translation.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map.
 
 Weights: none.
 
-Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, equation 6, with the norm in the
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, MaxBlurPool, with the norm in the
 place of the maximum.
 """
 

@@ -11,7 +11,8 @@ far as the strided one reaches, with windows that overhang the input by −∞.
 
 Weights: none.
 
-Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.2, equation 6.
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3 (MaxPool →
+MaxBlurPool).
 """
 
 from collections.abc import Callable

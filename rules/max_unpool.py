@@ -9,7 +9,7 @@ Shapes: unchanged.
 
 Weights: none.
 
-Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 4.4, applied to the
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, image translation, applied to the
 unpooling of Zeiler & Fergus, ECCV 2014.
 """
 

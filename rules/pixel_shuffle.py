@@ -9,8 +9,8 @@ Shapes: unchanged, (N, C s², H, W) → (N, C, H s, W s).
 
 Weights: none.
 
-Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 4.4, applied to the sub-
-pixel convolution of Shi et al., CVPR 2016.
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, image translation, applied to the
+sub-pixel convolution of Shi et al., CVPR 2016.
 """
 
 from typing import Any

@@ -13,8 +13,8 @@ Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map.
 
 Weights: the convolution's own, untouched.
 
-Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.2, equation 7; AlexNet's
-stem there in section A.1.
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3 (StridedConv →
+ConvBlurPool); AlexNet's stem there in the supplementary material.
 """
 
 from collections.abc import Callable

@@ -10,7 +10,7 @@ Shapes: unchanged, whatever ``output_padding``.
 
 Weights: the convolution's own, untouched.
 
-Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 4.4.
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, image translation.
 """
 
 from collections.abc import Callable

@@ -15,7 +15,7 @@ def withstands(sweep: Sweep) -> Tensor:
     Returns:
         (I,) bool.
 
-    Source: Michaeli et al. 2023 (CVPR), Sec. 4 (robustness to adversarial translations).
+    Source: Michaeli et al. 2023 (CVPR), "Alias-Free Convnets", robustness to adversarial translations.
 
     >>> import torch
     >>> target = torch.tensor([1, 2])

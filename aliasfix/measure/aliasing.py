@@ -41,7 +41,7 @@ def fold_over(dense: Tensor, stride: Sequence[int]) -> Tensor:
     Raises:
         AliasfixError: More strides than spatial axes.
 
-    Source: the sampling theorem, as in Zhang 2019 (ICML), Sec. 1 and 3.2; measured in networks by Ribeiro &
+    Source: the sampling theorem, as in Zhang 2019 (ICML), Sec. 3; measured in networks by Ribeiro &
     Schön 2021 (ICASSP).
 
     >>> alternating = torch.tensor([1.0, -1.0]).repeat(4)

@@ -63,7 +63,7 @@ def crop_consistency(
             output.
 
     Source: Zhang 2019 (ICML), Sec. 4.2, "Classification consistency"; `change` is the mean absolute change of
-    Azulay & Weiss 2019 (JMLR), Sec. 2, between the same pairs.
+    Azulay & Weiss 2019 (JMLR), between the same pairs.
 
     >>> from torch import nn
     >>> mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -68,7 +68,7 @@ def feature_distance(
         AliasfixError: A layer that does not exist or that gives no tensor (B, C, ...), images of several
             sizes, or none.
 
-    Source: Zhang 2019 (ICML), Sec. 3.1, eq. 1; Sec. 4.2, "Internal feature distance"; figure 5.
+    Source: Zhang 2019 (ICML), Sec. 3.1, "Shift-equivariance"; Sec. 4.2, "Internal feature distance"; figure 5.
 
     >>> subsample = nn.MaxPool2d(1, 2)
     >>> found = feature_distance(subsample, torch.eye(4)[None, None], shifts=[(0, 0), (0, 1), (0, 2)])

@@ -86,7 +86,7 @@ def label_agreement(
     Raises:
         AliasfixError: No images, or an unusable output.
 
-    Source: classification consistency (Zhang 2019, ICML, Sec. 4.2) at each pixel, through eq. 1.
+    Source: classification consistency (Zhang 2019, ICML, Sec. 4.2) at each pixel of the shifted label map.
 
     >>> label_agreement(torch.nn.Identity(), torch.rand(2, 3, 8, 8))
     tensor([1., 1.])

@@ -33,8 +33,7 @@ def circular(maps: Tensor, dh: float, dw: float) -> Tensor:
     Returns:
         (..., H, W), in the units of `maps`.
 
-    Source: Zhang 2019 (ICML), Sec. 3.1 and eq. 1 for whole pixels; Michaeli et al. 2023 (CVPR), Sec. 3 for
-    fractions.
+    Source: Zhang 2019 (ICML), Sec. 3.1 for whole pixels; Michaeli et al. 2023 (CVPR) for fractions.
 
     >>> circular(torch.tensor([[1., 2., 3., 4.]]), 0, 1)
     tensor([[4., 1., 2., 3.]])
@@ -75,7 +74,7 @@ def crop(images: Tensor, dh: float, dw: float, size: int) -> Tensor:
     Raises:
         AliasfixError: The window would leave the image.
 
-    Source: Zhang 2019 (ICML), Sec. 4.2 (crops); Michaeli et al. 2023 (CVPR), Sec. 4 (crop-shift).
+    Source: Zhang 2019 (ICML), Sec. 4.2 (crops); Michaeli et al. 2023 (CVPR), crop-shift.
 
     >>> crop(torch.arange(16.).reshape(4, 4), 0, 1, 2)
     tensor([[4., 5.],
@@ -102,7 +101,7 @@ def grid(reach: float, step: float = 1) -> list[Shift]:
     Raises:
         AliasfixError: `reach` is negative or `step` is not positive.
 
-    Source: Michaeli et al. 2023 (CVPR), Sec. 4 (integer, half-pixel and fractional grids).
+    Source: Michaeli et al. 2023 (CVPR), integer, half-pixel and fractional grids.
 
     >>> grid(1)[:4], len(grid(1)), len(grid(1, step=0.5))
     ([(-1.0, -1.0), (-1.0, 0.0), (-1.0, 1.0), (0.0, -1.0)], 9, 25)
