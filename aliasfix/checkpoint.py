@@ -234,8 +234,8 @@ def _check_kind(path: Path, parts: list[str]) -> None:
     for kind, mark in {"torch.export": "archive_format", "TorchScript": "constants.pkl"}.items():
         if any(part.partition("/")[2] == mark for part in parts):
             raise AliasfixError(
-                f"{path} is a program of {kind}, which stays as it is: convert the module that it was made from, then "
-                f"make the program again"
+                f"{path} is refused: a program of {kind} stays as it is; convert the module that it was made from, "
+                f"then make the program again"
             )
 
 
