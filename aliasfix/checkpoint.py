@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import safetensors
 import torch
@@ -166,14 +166,29 @@ def _read_torch(path: Path, trust: bool) -> Checkpoint:
         if isinstance(value, nn.Module):
             value = value.state_dict()
         if _is_state(value):
+            _check_tensors(path, value)
             return Checkpoint(path, {**content, entry: value}, entry)
     if not _is_state(content):
         known = listing([str(key) for key in content], 6) or "none"
         raise AliasfixError(f"{path} holds no weights in {', '.join(ENTRIES)}; its entries: {known}")
+    _check_tensors(path, content)
     return Checkpoint(path, {"state_dict": content})
 
 
-def _is_state(value: object) -> bool:
+def _check_tensors(path: Path, state: State) -> None:
+    """Refuse tensors that have no bytes of their own in the file; one may claim any size, and fill the memory later."""
+    size = path.stat().st_size
+    for key, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            continue
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            kind = tensor.layout if tensor.layout != torch.strided else tensor.dtype if tensor.is_quantized else "meta"
+            raise AliasfixError(f"{path}: {key} is no plain tensor but {kind}: save what it holds as a plain one")
+        if max(tensor.nbytes, tensor.untyped_storage().nbytes()) > size:
+            raise AliasfixError(f"{path}: {key} claims {tensor.nbytes} bytes, and the file has {size}: it is refused")
+
+
+def _is_state(value: object) -> TypeGuard[State]:
     return (
         isinstance(value, Mapping)
         and all(isinstance(key, str) for key in value)
@@ -219,8 +234,8 @@ def _check_kind(path: Path, parts: list[str]) -> None:
     for kind, mark in {"torch.export": "archive_format", "TorchScript": "constants.pkl"}.items():
         if any(part.partition("/")[2] == mark for part in parts):
             raise AliasfixError(
-                f"{path} is a program of {kind}, which stays as it is: convert the module that it was made from, then "
-                f"make the program again"
+                f"{path} is refused: a program of {kind} stays as it is; convert the module that it was made from, "
+                f"then make the program again"
             )
 
 

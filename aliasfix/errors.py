@@ -1,8 +1,13 @@
 """What a user can do wrong, and what is worth a warning."""
 
+from .wording import printable
+
 
 class AliasfixError(Exception):
     """A mistake the user can mend: one clear line that names the thing and what to try next."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class NoEffectWarning(UserWarning):

@@ -19,7 +19,7 @@ from torch import nn
 
 from . import directory
 from .errors import AliasfixError
-from .record import Record
+from .record import Record, check_base
 from .wording import one_line
 
 _HOME = "timm.models"
@@ -100,6 +100,7 @@ def aliasfix(
     library = known.base.partition(":")[0]
     if library == "torchvision":  # it knows none of the options that timm's scripts pass on
         args = {key: value for key, value in args.items() if value not in _UNSET}
+    check_base(known.base, args)
     model = models.build(known.base, {**known.base_args, **args}, pretrained=False)
     config = pretrained_cfg if isinstance(pretrained_cfg, dict) else pretrained_cfg.to_dict() if pretrained_cfg else {}
     config = {**config, **(pretrained_cfg_overlay or {}), "architecture": directory.ARCHITECTURE}

@@ -21,3 +21,12 @@ def listing(items: Collection[str], limit: int = 3) -> str:
     'a, b, c, …'
     """
     return ", ".join([*list(items)[:limit], *(["…"] if len(items) > limit else [])])
+
+
+def printable(text: str) -> str:
+    r"""A text without characters that move the cursor or change colours, which files may put into names.
+
+    >>> printable("layer.\x1b[31m\n")
+    'layer.\\x1b[31m\\n'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -19,10 +19,13 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import aliasfix
 from aliasfix import directory, streaming
 from aliasfix.checkpoint import Checkpoint, read
+from aliasfix.cli import app
+from aliasfix.loading import load
 from aliasfix.plan import Plan
 from aliasfix.recipe import Recipe
 from aliasfix.record import Record, _digest, _parts, digest_of_weights
@@ -357,3 +360,40 @@ def test_a_compressed_bomb_is_refused_unread(tmp_path: Path) -> None:
         read(path)
     assert str(path) in message(error)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100 * 1024
+
+
+def _bomb() -> torch.Tensor:
+    return torch.zeros(1).expand(2**20, 2**20)
+
+
+TENSORS: dict[str, Callable[[], torch.Tensor]] = {
+    "claims 4398046511104 bytes": _bomb,
+    "no plain tensor but torch.sparse_coo": lambda: torch.eye(3).to_sparse(),
+    "no plain tensor but meta": lambda: torch.empty(3, device="meta"),
+    "no plain tensor but torch.quint8": lambda: torch.quantize_per_tensor(torch.ones(3), 1.0, 0, torch.quint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("expected", TENSORS)
+def test_tensors_that_are_not_in_the_file(tmp_path: Path, expected: str) -> None:
+    path = tmp_path / "a.pth"
+    aliasfix.save(aliasfix.convert(net()), path)
+    content = torch.load(path)
+    content["state_dict"]["0.weight"] = TENSORS[expected]()
+    torch.save(content, path)
+    assert "0.weight" in str(_loaded(path))
+    assert expected in str(_loaded(path))
+
+
+def test_names_that_paint_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"\x1b[2J\nfine": torch.zeros(1)}, path)
+    with pytest.raises(aliasfix.AliasfixError) as error:
+        load(net(), read(path))
+    assert r"\x1b[2J\nfine" in message(error)
+    version = Record(Plan(Recipe(), ()), None, {}, "\x1b[2J")
+    write(path, Checkpoint(path, {"state_dict": net().state_dict()}), version.to_dict())
+    printed = CliRunner().invoke(app, ["inspect", str(path)]).stdout
+    assert r"by aliasfix \x1b[2J" in printed
+    assert "\x1b" not in printed

@@ -119,6 +119,16 @@ def test_timm_is_given_no_other_weights_than_those_saved(model: nn.Module, out: 
         create(path)
 
 
+def test_arguments_of_an_attacker_fetch_nothing(out: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    shutil.copytree(out, path)
+    config = json.loads((path / "config.json").read_text())
+    config["model_args"]["weights"] = "/etc/passwd"
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(aliasfix.AliasfixError, match="name weights to fetch, which is refused: weights"):
+        create(path)
+
+
 @torch.no_grad()
 def test_a_model_that_refuses_weights_without_versions(tmp_path: Path) -> None:
     import torchvision

@@ -17,6 +17,7 @@ from torch.export import Dim
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import aliasfix
+from aliasfix import exporting
 from aliasfix.layers import BlurPool
 
 from . import worker
@@ -145,6 +146,43 @@ def test_dynamic_quantization_is_of_the_linear_layers_only() -> None:
     assert aliasfix.report(quantized) == aliasfix.report(model)
     with torch.no_grad():
         assert scale_error(model(images()), quantized(images())) <= 5e-2
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_static_quantization_of_the_exported_file(tmp_path: Path) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, x = converted(resnet()), images(4)
+    exporting.export(model, tmp_path / "net.onnx", example_input=x, dynamic=["batch"])
+
+    class Calibration(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        given = iter([{"x": x.numpy()}])
+
+        def get_next(self) -> dict[str, object] | None:
+            return next(self.given, None)
+
+    quantization.quantize_static(tmp_path / "net.onnx", tmp_path / "net8.onnx", Calibration())
+    session = onnxruntime.InferenceSession(tmp_path / "net8.onnx", providers=["CPUExecutionProvider"])
+    found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+    assert 1e-5 < scale_error(model(x), found) <= 0.2
+
+
+def test_static_quantization_by_torch_ao_drops_blurs() -> None:
+    """Why docs/tools.md sends to the exported file: a converted model must not be quantized module by module."""
+    from torch.ao.quantization import get_default_qconfig_mapping
+    from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+    model = converted(resnet())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        leaves = PrepareCustomConfig().set_non_traceable_module_classes([BlurPool])
+        prepared = prepare_fx(model, get_default_qconfig_mapping(), (images(),), prepare_custom_config=leaves)
+        prepared(images())
+        quantized = convert_fx(prepared)
+    before, after = (sum(isinstance(m, BlurPool) for m in each.modules()) for each in (model, quantized))
+    assert after < before
 
 
 # -- timm and torchvision ------------------------------------------------------------------------------------

@@ -13,19 +13,20 @@ from rich.console import Console
 
 from ..errors import AliasfixError, NoEffectWarning
 from ..plan import Plan
+from ..wording import printable
 
 Arguments = ParamSpec("Arguments")
 
 
 def fail(message: object, code: int = 1) -> NoReturn:
     """End the command with one line on stderr."""
-    print(f"aliasfix: error: {message}", file=sys.stderr)
+    print(f"aliasfix: error: {printable(str(message))}", file=sys.stderr)
     raise typer.Exit(code)
 
 
 def note(message: object) -> None:
     """Tell the user something that is no result."""
-    print(f"aliasfix: {message}", file=sys.stderr)
+    print(f"aliasfix: {printable(str(message))}", file=sys.stderr)
 
 
 def one_line_errors(command: Callable[Arguments, None]) -> Callable[Arguments, None]:

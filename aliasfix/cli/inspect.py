@@ -10,6 +10,7 @@ import typer
 from .. import models
 from ..conversion import inspect as inspect_model
 from ..record import Record
+from ..wording import printable
 from . import batch, console, options, targets
 
 
@@ -73,12 +74,12 @@ def _inspect_file(path: Path, trust: bool, as_json: bool) -> None:
         console.print_json(facts)
         return
     beside = f", beside {', '.join(file.beside)}" if file.beside else ""
-    print(f"{path}: {facts['tensors']} tensors of {facts['values']:,} values in {file.entry}{beside}")
+    _say(f"{path}: {facts['tensors']} tensors of {facts['values']:,} values in {file.entry}{beside}")
     if file.record is None:
         args = [f"--arg {key}={value}" for key, value in file.factory_args().items()]
         command = " ".join(["aliasfix inspect", file.model_name or "MODEL", *args])
         print("Not converted by aliasfix. Weights do not say how they are used: to see what would be converted, name")
-        print(f"their model, as in: {command}")
+        _say(f"their model, as in: {command}")
     else:
         _print_record(file.record)
 
@@ -86,8 +87,13 @@ def _inspect_file(path: Path, trust: bool, as_json: bool) -> None:
 def _print_record(record: Record) -> None:
     given = "".join(f" --arg {key}={value}" for key, value in record.base_args.items())
     base = record.base or "A model that the file does not name"
-    print(f"{base}{given}, converted by aliasfix {record.version} with this recipe:")
+    _say(f"{base}{given}, converted by aliasfix {record.version} with this recipe:")
     for option, value in json.loads(record.plan.recipe.to_json()).items():
-        print(f"  {option:8} {'-' if value is None else value}")
+        _say(f"  {option:8} {'-' if value is None else value}")
     if (calibration := record.plan.calibration) is not None:
-        print(f"Calibrated by {calibration['method']} on {calibration['images']} images.")
+        _say(f"Calibrated by {calibration['method']} on {calibration['images']} images.")
+
+
+def _say(text: str) -> None:
+    """Print what a file says."""
+    print(printable(text))

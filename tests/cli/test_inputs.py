@@ -65,7 +65,7 @@ def test_programs_are_refused(fails: Fails, home: Path) -> None:
     with pytest.raises(aliasfix.AliasfixError, match=r"a program of torch\.export: convert the module"):
         aliasfix.convert(program)  # type: ignore[arg-type]
     for name, kind in {"net.pt2": "torch.export", "net.pt": "TorchScript"}.items():
-        expected = f"{name} is a program of {kind}, which stays as it is: convert the module that it was made from"
+        expected = f"{name} is refused: a program of {kind} stays as it is; convert the module that it was made from"
         assert expected in fails("convert", name, "-o", "out.pth")
         assert expected in fails("convert", "tiny_nets:make_net", "--checkpoint", name, "-o", "out.pth")
         assert expected in fails("inspect", name)
