@@ -29,10 +29,10 @@ _SAMPLES = 4  # per input of an output, over the images of a batch
 class LeastSquares:
     """Fit one convolution; all its groups at once, each by its own normal equations."""
 
-    def __init__(self, path: str, module: Convolution, seed: int = 0) -> None:
-        self.path = path
+    def __init__(self, path: str, module: Convolution, pull: float = LAMBDA, seed: int = 0) -> None:
+        self.path, self._lambda = path, pull
         self._generator = torch.Generator().manual_seed(seed)
-        self._weight = _by_group(module.weight.detach().double(), module.groups)
+        self._weight = _by_group(module.weight.detach().double().clone(), module.groups)  # W₀, once it changes
         groups, outputs, inputs = self._weight.shape
         self._count = 0
         self._xx, self._yx = self._weight.new_zeros(groups, inputs, inputs), torch.zeros_like(self._weight)
@@ -76,7 +76,7 @@ class LeastSquares:
         xx, yx = self._xx / self._count, self._yx / self._count
         if centred:
             xx, yx = xx - x[:, :, None] * x[:, None], yx - y[:, :, None] * x[:, None]
-        pull = LAMBDA * xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+        pull = self._lambda * xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         towards = xx + torch.diag_embed(pull[:, None].expand(-1, xx.shape[1]))
         weight = self._weight + torch.linalg.solve(towards, (yx - self._weight @ xx).mT).mT
         return weight, y - (weight @ x[:, :, None])[:, :, 0]
