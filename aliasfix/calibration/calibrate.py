@@ -19,6 +19,7 @@ from aliasfix.errors import AliasfixError
 from aliasfix.measure.inputs import Images
 from aliasfix.measure.running import Output, running
 from aliasfix.record import digest_of_weights
+from aliasfix.wording import one_line
 
 METHODS = ("statistics", "least-squares", "both")
 
@@ -105,6 +106,8 @@ def _best(
 ) -> tuple[Calibration, dict[str, Tensor]]:
     """Try methods, each from the weights as they are; the last thing tried may stay on the model."""
     start = copy.deepcopy(model.state_dict())
+    for network, name in ((original, "the original"), (model, "the model")):
+        _runs(network, name, given.fit[0][:2])
     judge = Judge(original, given.views, output)
     scores: dict[str, Scores] = {"original": judge.original, "before": judge(model)}
     example = given.fit[0][:2]
@@ -155,6 +158,17 @@ def _corrections(
     if method != "least-squares":
         made += statistics.corrections(model, [path for path in paths if path not in fitted])
     return made
+
+
+def _runs(model: nn.Module, name: str, example: Tensor) -> None:
+    try:
+        with running(model, None, "calibration") as run:
+            run.forward(run.place(example))
+    except Exception as error:
+        given = "x".join(map(str, example.shape[1:]))
+        raise AliasfixError(
+            f"{name} does not run on images of {given} ({one_line(error)}): give others, or another size"
+        ) from error
 
 
 def _check_original(original: nn.Module, model: nn.Module) -> None:

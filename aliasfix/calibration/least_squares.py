@@ -29,15 +29,15 @@ _SAMPLES = 4  # per input of an output, over the images of a batch
 class LeastSquares:
     """Fit one convolution; all its groups at once, each by its own normal equations."""
 
-    def __init__(self, path: str, module: Convolution, seed: int = 0) -> None:
-        self.path = path
+    def __init__(self, path: str, module: Convolution, pull: float = LAMBDA, seed: int = 0) -> None:
+        self.path, self._lambda = path, pull
         self._generator = torch.Generator().manual_seed(seed)
-        self._weight = _by_group(module.weight.detach().double(), module.groups)
+        self._weight = _by_group(module.weight.detach().double().clone(), module.groups)  # W₀, once it changes
         groups, outputs, inputs = self._weight.shape
         self._count = 0
         self._xx, self._yx = self._weight.new_zeros(groups, inputs, inputs), torch.zeros_like(self._weight)
         self._x, self._y = self._weight.new_zeros(groups, inputs), self._weight.new_zeros(groups, outputs)
-        self._positions, self._shown = torch.zeros(0), torch.zeros(0)
+        self._positions, self._shown, self._met = torch.zeros(0), torch.zeros(0), torch.Size()
 
     def show(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
         """Keep the original's output at positions drawn anew for each batch."""
@@ -46,17 +46,17 @@ class LeastSquares:
         wanted = max(1, math.ceil(_SAMPLES * self._weight.shape[2] / len(output)))
         drawn = torch.randperm(places, generator=self._generator)[: min(places, max(wanted, 256))]
         self._positions = drawn.sort().values.to(output.device)
-        self._sides, self._stride = output.shape[2:], module.stride
+        self._sides, self._stride, self._met = output.shape[2:], module.stride, x.shape[2:]
         self._shown = output.flatten(2)[:, :, self._positions]
 
     def correct(self, module: nn.Module, x: Tensor) -> None:
         """Add the patches at those positions, and fit the weights."""
         assert isinstance(module, Convolution)
         starts = torch.stack(torch.unravel_index(self._positions, self._sides))
+        # a 1×1 convolution behind its own blur meets a map that is subsampled already
+        stride = self._stride if x.shape[2:] == self._met else module.stride
         for one, y in zip(x, self._shown, strict=True):
-            self._add(
-                patches(module, one, starts, self._stride).double(), y.double().reshape(module.groups, -1, y.shape[-1])
-            )
+            self._add(patches(module, one, starts, stride).double(), y.double().reshape(module.groups, -1, y.shape[-1]))
         self._shown = torch.zeros(0)
         weight, bias = self._solve(module.bias is not None)
         module.weight.data.copy_(weight.reshape(module.weight.shape))
@@ -76,7 +76,7 @@ class LeastSquares:
         xx, yx = self._xx / self._count, self._yx / self._count
         if centred:
             xx, yx = xx - x[:, :, None] * x[:, None], yx - y[:, :, None] * x[:, None]
-        pull = LAMBDA * xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+        pull = self._lambda * xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         towards = xx + torch.diag_embed(pull[:, None].expand(-1, xx.shape[1]))
         weight = self._weight + torch.linalg.solve(towards, (yx - self._weight @ xx).mT).mT
         return weight, y - (weight @ x[:, :, None])[:, :, 0]

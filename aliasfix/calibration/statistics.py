@@ -43,9 +43,10 @@ class Moments:
 
     def add(self, x: Tensor) -> None:
         """Add values, whose channels are along the axis."""
-        flat = x.detach().movedim(self.axis, 0).flatten(1).double()
-        count, mean = flat.shape[1], flat.mean(1)
-        squares = (flat - mean[:, None]).square().sum(1)
+        axes = [axis for axis in range(x.dim()) if axis != self.axis % x.dim()]
+        count = x.numel() // x.shape[self.axis]
+        var, mean = (part.double() for part in torch.var_mean(x.detach(), axes, correction=0))
+        squares = count * var
         total = self.count + count
         if not self.count:
             self.count, self.mean, self.squares = count, mean, squares
@@ -130,7 +131,7 @@ def _ratio(converted: Tensor, original: Tensor) -> Tensor:
 
 
 def _double(x: Any) -> Tensor:
-    wide: Tensor = x.detach().double()
+    wide: Tensor = x.detach().double().clone()  # which of a double is itself
     return wide
 
 
