@@ -17,7 +17,7 @@ from aliasfix import measure
 SIDE, DIGIT, CLASSES = 32, 16, 10
 TEST = 597  # of 1797 images
 REACH = 8
-EPOCHS = 16
+EPOCHS = 10
 
 
 class VGG(nn.Module):
@@ -31,6 +31,10 @@ class VGG(nn.Module):
             layers += [nn.Conv2d(after, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, CLASSES))
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):  # six convolutions without normalisation do not train otherwise
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
 
     def forward(self, x):
         return self.classifier(self.features(x).mean((2, 3)))
@@ -163,7 +167,7 @@ class ConvNeXt(nn.Module):
         return self.head(self.norm(self.features(x).mean((2, 3))))
 
 
-NETWORKS = {"VGG": VGG, "ResNet": ResNet, "MobileNet": MobileNet, "DenseNet": DenseNet, "ConvNeXt": ConvNeXt}
+NETWORKS = {"ResNet": ResNet, "MobileNet": MobileNet, "DenseNet": DenseNet, "VGG": VGG, "ConvNeXt": ConvNeXt}
 
 
 def digits(seed=0):
@@ -193,8 +197,8 @@ def train(name, seed, epochs=EPOCHS, batch=64):
     (images, labels), _ = digits()
     images = placed(images, generator)
     steps = epochs * (len(images) // batch)
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
     for _ in range(epochs):
         order = torch.randperm(len(images), generator=generator)
         for part in order.split(batch)[: len(images) // batch]:

@@ -14,6 +14,7 @@ variance than the original, the more the fewer frequencies are left.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -37,7 +38,7 @@ class LeastSquares:
         self._count = 0
         self._xx, self._yx = self._weight.new_zeros(groups, inputs, inputs), torch.zeros_like(self._weight)
         self._x, self._y = self._weight.new_zeros(groups, inputs), self._weight.new_zeros(groups, outputs)
-        self._positions, self._shown, self._met = torch.zeros(0), torch.zeros(0), torch.Size()
+        self._positions, self._shown = torch.zeros(0), torch.zeros(0)
 
     def show(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
         """Keep the original's output at positions drawn anew for each batch."""
@@ -46,15 +47,15 @@ class LeastSquares:
         wanted = max(1, math.ceil(_SAMPLES * self._weight.shape[2] / len(output)))
         drawn = torch.randperm(places, generator=self._generator)[: min(places, max(wanted, 256))]
         self._positions = drawn.sort().values.to(output.device)
-        self._sides, self._stride, self._met = output.shape[2:], module.stride, x.shape[2:]
+        self._sides = output.shape[2:]
         self._shown = output.flatten(2)[:, :, self._positions]
 
     def correct(self, module: nn.Module, x: Tensor) -> None:
         """Add the patches at those positions, and fit the weights."""
         assert isinstance(module, Convolution)
         starts = torch.stack(torch.unravel_index(self._positions, self._sides))
-        # a 1×1 convolution behind its own blur meets a map that is subsampled already
-        stride = self._stride if x.shape[2:] == self._met else module.stride
+        # evaluated densely, it has the original's positions among others; behind a blur that samples, its own
+        stride = [own * -(-n // m) for own, n, m in zip(module.stride, sides(module, x), self._sides, strict=True)]
         for one, y in zip(x, self._shown, strict=True):
             self._add(patches(module, one, starts, stride).double(), y.double().reshape(module.groups, -1, y.shape[-1]))
         self._shown = torch.zeros(0)
@@ -82,7 +83,7 @@ class LeastSquares:
         return weight, y - (weight @ x[:, :, None])[:, :, 0]
 
 
-def patches(module: Convolution, x: Tensor, starts: Tensor, stride: tuple[int, ...]) -> Tensor:
+def patches(module: Convolution, x: Tensor, starts: Tensor, stride: Sequence[int]) -> Tensor:
     """What a convolution of some stride meets at some of its output's positions.
 
     Args:
@@ -109,6 +110,20 @@ def patches(module: Convolution, x: Tensor, starts: Tensor, stride: tuple[int, .
     ]
     met = x.flatten(1)[:, torch.tensor(taps, device=x.device)[:, None] + first]
     return met.reshape(module.groups, -1, met.shape[-1])
+
+
+def sides(module: Convolution, x: Tensor) -> list[int]:
+    """The sides of what a convolution makes of x (B, C, N₁, …).
+
+    >>> sides(nn.Conv2d(2, 3, (3, 1), 2, padding=(1, 0)), torch.rand(1, 2, 9, 8))
+    [5, 4]
+    """
+    pads = module._reversed_padding_repeated_twice[::-1]
+    found = []
+    for axis, n in enumerate(x.shape[2:]):
+        reach = module.dilation[axis] * (module.kernel_size[axis] - 1)
+        found.append((n + pads[2 * axis] + pads[2 * axis + 1] - reach - 1) // module.stride[axis] + 1)
+    return found
 
 
 def _by_group(weight: Tensor, groups: int) -> Tensor:

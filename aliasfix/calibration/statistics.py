@@ -43,9 +43,10 @@ class Moments:
 
     def add(self, x: Tensor) -> None:
         """Add values, whose channels are along the axis."""
+        wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         axes = [axis for axis in range(x.dim()) if axis != self.axis % x.dim()]
         count = x.numel() // x.shape[self.axis]
-        var, mean = (part.double() for part in torch.var_mean(x.detach(), axes, correction=0))
+        var, mean = (part.double() for part in torch.var_mean(wide, axes, correction=0))
         squares = count * var
         total = self.count + count
         if not self.count:

@@ -172,6 +172,24 @@ def test_no_more_than_a_batch_is_in_a_network_at_a_time(images: Tensor) -> None:
     assert max(sizes) == 5
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_type(dtype: torch.dtype, images: Tensor) -> None:
+    converted = aliasfix.convert(plain(), example_input=images[:2]).to(dtype)
+    found = aliasfix.calibrate(converted, images, method="both")
+    assert all(site.after < site.before for site in found.sites)
+    assert {p.dtype for p in converted.parameters()} == {dtype}
+
+
+def test_a_layer_that_runs_twice_is_left_alone(images: Tensor) -> None:
+    model = network()
+    model.insert(4, model[1])  # a BatchNorm that two places share
+    converted = aliasfix.convert(model, example_input=images[:2])
+    before = held(converted)
+    found = aliasfix.calibrate(converted, images, method="both")
+    assert torch.equal(converted[1].running_var, before["1.running_var"])
+    assert found.sites
+
+
 def test_a_timm_network(images: Tensor) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
