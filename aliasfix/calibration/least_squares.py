@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aliasfix.errors import AliasfixError
+
 Convolution = nn.modules.conv._ConvNd
 LAMBDA = 1.0  # towards 0 it learns the few images by heart
 LARGEST = 2304  # inputs of one output: beyond it the normal equations take longer than a forward pass
@@ -59,6 +61,8 @@ class LeastSquares:
         for one, y in zip(x, self._shown, strict=True):
             self._add(patches(module, one, starts, stride).double(), y.double().reshape(module.groups, -1, y.shape[-1]))
         self._shown = torch.zeros(0)
+        if not (self._xx.isfinite().all() and self._yx.isfinite().all()):
+            raise AliasfixError("its values are not finite on these images")
         weight, bias = self._solve(module.bias is not None)
         module.weight.data.copy_(weight.reshape(module.weight.shape))
         if module.bias is not None:

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aliasfix.errors import AliasfixError
+
 Normalisation = nn.modules.batchnorm._BatchNorm
 AFFINE = (nn.modules.conv._ConvNd, nn.Linear, nn.LayerNorm, nn.GroupNorm)
 _LEAST, _MOST = 0.1, 10.0  # how far a deviation is moved at most
@@ -46,8 +48,11 @@ class Moments:
         wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         axes = [axis for axis in range(x.dim()) if axis != self.axis % x.dim()]
         count = x.numel() // x.shape[self.axis]
-        var, mean = (part.double() for part in torch.var_mean(wide, axes, correction=0))
-        squares = count * var
+        mean = wide.mean(axes, keepdim=True)
+        squares = (wide - mean).square_().sum(axes).double()
+        mean = mean.double().flatten()
+        if not squares.isfinite().all():
+            raise AliasfixError("its values are not finite on these images")
         total = self.count + count
         if not self.count:
             self.count, self.mean, self.squares = count, mean, squares
