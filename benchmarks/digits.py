@@ -17,6 +17,7 @@ from aliasfix import measure
 SIDE, DIGIT, CLASSES = 32, 16, 10
 TEST = 597  # of 1797 images
 REACH = 8
+EPOCHS = 10
 
 
 class VGG(nn.Module):
@@ -25,11 +26,15 @@ class VGG(nn.Module):
     def __init__(self):
         super().__init__()
         layers = []
-        for before, after in ((1, 24), (24, 48), (48, 64)):
+        for before, after in ((1, 16), (16, 32), (32, 48)):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
             layers += [nn.Conv2d(after, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, CLASSES))
+        self.classifier = nn.Sequential(nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, CLASSES))
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):  # six convolutions without normalisation do not train otherwise
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
 
     def forward(self, x):
         return self.classifier(self.features(x).mean((2, 3)))
@@ -59,10 +64,10 @@ class ResNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
         self.pool = nn.MaxPool2d(3, 2, 1)
-        self.blocks = nn.Sequential(Residual(24, 24, 1), Residual(24, 48, 2), Residual(48, 64, 2))
-        self.head = nn.Linear(64, CLASSES)
+        self.blocks = nn.Sequential(Residual(16, 16, 1), Residual(16, 32, 2), Residual(32, 48, 2))
+        self.head = nn.Linear(48, CLASSES)
 
     def forward(self, x):
         return self.head(self.blocks(self.pool(self.stem(x))).mean((2, 3)))
@@ -82,10 +87,10 @@ class MobileNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        stem = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU6())
-        sizes = ((24, 48, 2), (48, 48, 1), (48, 96, 2), (96, 96, 1), (96, 128, 2))
+        stem = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU6())
+        sizes = ((16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 96, 2))
         self.features = nn.Sequential(stem, *(separable(*size) for size in sizes))
-        self.head = nn.Linear(128, CLASSES)
+        self.head = nn.Linear(96, CLASSES)
 
     def forward(self, x):
         return self.head(self.features(x).mean((2, 3)))
@@ -108,11 +113,11 @@ class DenseNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        layers, width = [nn.Conv2d(1, 24, 3, padding=1, bias=False)], 24
+        layers, width = [nn.Conv2d(1, 16, 3, padding=1, bias=False)], 16
         for block in range(3):
-            for _ in range(3):
-                layers.append(Dense(width, 16))
-                width += 16
+            for _ in range(2):
+                layers.append(Dense(width, 12))
+                width += 12
             if block < 2:
                 layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width // 2, 1, bias=False)]
                 layers.append(nn.AvgPool2d(2))
@@ -151,18 +156,18 @@ class ConvNeXt(nn.Module):
 
     def __init__(self):
         super().__init__()
-        layers = [nn.Conv2d(1, 24, 3, padding=1), ChannelNorm(24)]
-        for before, after in ((24, 48), (48, 64)):
+        layers = [nn.Conv2d(1, 16, 3, padding=1), ChannelNorm(16)]
+        for before, after in ((16, 32), (32, 48)):
             layers += [Wide(before), ChannelNorm(before), nn.Conv2d(before, after, 2, 2), Wide(after)]
-        layers += [ChannelNorm(64), nn.Conv2d(64, 96, 2, 2), Wide(96)]
-        self.features, self.norm = nn.Sequential(*layers), nn.LayerNorm(96)
-        self.head = nn.Linear(96, CLASSES)
+        layers += [ChannelNorm(48), nn.Conv2d(48, 64, 2, 2), Wide(64)]
+        self.features, self.norm = nn.Sequential(*layers), nn.LayerNorm(64)
+        self.head = nn.Linear(64, CLASSES)
 
     def forward(self, x):
         return self.head(self.norm(self.features(x).mean((2, 3))))
 
 
-NETWORKS = {"VGG": VGG, "ResNet": ResNet, "MobileNet": MobileNet, "DenseNet": DenseNet, "ConvNeXt": ConvNeXt}
+NETWORKS = {"ResNet": ResNet, "MobileNet": MobileNet, "DenseNet": DenseNet, "VGG": VGG, "ConvNeXt": ConvNeXt}
 
 
 def digits(seed=0):
@@ -184,20 +189,21 @@ def placed(images, generator):
     return field * 3 - 0.5
 
 
-def train(name, seed, epochs=20, batch=64):
-    """A network of a seed, trained, in eval mode."""
+def train(name, seed, epochs=EPOCHS, batch=64):
+    """A network of a seed, trained on the digits each placed once, in eval mode."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = NETWORKS[name]()
     (images, labels), _ = digits()
+    images = placed(images, generator)
     steps = epochs * (len(images) // batch)
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
     for _ in range(epochs):
         order = torch.randperm(len(images), generator=generator)
         for part in order.split(batch)[: len(images) // batch]:
             optimizer.zero_grad()
-            F.cross_entropy(model(placed(images[part], generator)), labels[part]).backward()
+            F.cross_entropy(model(images[part]), labels[part]).backward()
             optimizer.step()
             schedule.step()
     return model.eval()

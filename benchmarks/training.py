@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import aliasfix
 
-SIDE, STEPS, BATCH = 160, 240, 16  # pixels of a photograph's window; a smaller one than the test's costs half
+SIDE, STEPS, BATCH = 160, 180, 16  # pixels of a photograph's window; a smaller one than the test's costs half
 VIEWS = 24  # crops of each photograph that windows are taken from
 EPOCHS = 6
 
@@ -49,7 +49,8 @@ class Placed(Dataset):
 def for_photographs(names, seed):
     """What follows calibration on photographs, which have no labels."""
     loader = DataLoader(Windows(names, seed), BATCH)
-    return {"distilled": lambda model, original, _: train(model, original, loader, epochs=1, warmup_epochs=0.1)}
+    options = {"epochs": 1, "lr": 4e-5, "warmup_epochs": 0.1}
+    return {"distilled": lambda model, original, _: train(model, original, loader, **options)}
 
 
 def for_digits():

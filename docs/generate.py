@@ -63,6 +63,48 @@ def conversion():
     )
 
 
+def recovery():
+    """The tables of ``benchmarks/recovery.py``: means over the runs, and from the lowest to the highest."""
+    networks, sections = load("recovery")["networks"], []
+    for heading, members in (
+        ("EfficientNet-Lite0 on photographs", [name for name in networks if name == "EfficientNet-Lite0"]),
+        ("Small networks on digits", [name for name in networks if name != "EfficientNet-Lite0"]),
+    ):
+        rows = []
+        for name in members:
+            runs = networks[name]
+            for filter in (key for key in runs[0] if key != "original"):
+                for stage in ("original", *runs[0][filter]):
+                    rows.append(
+                        (
+                            name,
+                            filter,
+                            stage,
+                            [r["original"] if stage == "original" else r[filter][stage] for r in runs],
+                        )
+                    )
+        if rows:
+            shown = [key for key in rows[0][3][0] if isinstance(rows[0][3][0][key], float)]
+            titles = [RECOVERED.get(key, key) for key in shown]
+            lines = [f"## {heading}", "", f"| network | filter | stage | {' | '.join(titles)} | seconds |"]
+            lines.append("|---|---|---|" + "---:|" * (len(shown) + 1))
+            for name, filter, stage, runs in rows:
+                cells = [spread([run[key] for run in runs]) for key in shown]
+                seconds = f"{max(run['seconds'] for run in runs):.0f}" if "seconds" in runs[0] else ""
+                lines.append(f"| {name} | {filter} | {stage} | {' | '.join(cells)} | {seconds} |")
+            sections.append("\n".join(lines))
+    return "\n\n".join(sections)
+
+
+RECOVERED = {"self1": "self, 1 px", "self2": "self, 2 px", "self4": "self, 4 px", "self8": "self, 8 px"}
+
+
+def spread(values):
+    """A mean in per cent, with the lowest and the highest."""
+    mean, low, high = (f"{100 * value:.1f}" for value in (sum(values) / len(values), min(values), max(values)))
+    return mean if low == high else f"{mean} ({low}–{high})"
+
+
 def load(name):
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
@@ -86,6 +128,7 @@ def house():
 SECTIONS = {
     "README.md": {"rules": rule_table, "photographs": photographs, "conversion": conversion},
     "CONTRIBUTING.md": {"house": house, "example": example},
+    "docs/recovery.md": {"recovery": recovery},
 }
 
 

@@ -89,23 +89,31 @@ def killed(folder: Path, kills: int, seed: int) -> None:
                 aliasfix.finetune(net(), folder / "images", out, **OPTIONS, resume=True)
                 os._exit(0)
             if len(steps) < kills:
-                before = _size(out / "metrics.csv")
-                while _size(out / "metrics.csv") == before and os.waitid(os.P_PID, child, _LOOK) is None:
-                    time.sleep(0.002)
-                time.sleep(moments.uniform(0.0, 0.3))
+                until = _step(out, "state") + moments.randint(
+                    0, 3
+                )  # evaluating, training or saving, wherever it is then
+                while _step(out, "metrics") < until and os.waitid(os.P_PID, child, _LOOK) is None:
+                    time.sleep(0.001)
+                time.sleep(moments.uniform(0.0, 0.05))
                 os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             finished = os.WIFEXITED(status)
             assert not finished or os.WEXITSTATUS(status) == 0
-            if not finished and (out / "state.pth").exists():
-                steps.append(torch.load(out / "state.pth", weights_only=True)["step"])
+            if not finished:
+                steps.append(_step(out, "state"))
         print(outcome(out), flush=True)
         runs += 1
     print(*steps)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _step(out: Path, where: str) -> int:
+    """The step that a run has come to, −1 before the first: of its state, or of the last whole row of its metrics."""
+    if where == "state":
+        path = out / "state.pth"
+        return torch.load(path, weights_only=True)["step"] if path.exists() else -1
+    text = (out / "metrics.csv").read_text() if (out / "metrics.csv").exists() else ""
+    rows = text.split("\n")[1:-1]
+    return int(rows[-1].split(",")[0]) if rows else -1
 
 
 def main(what: str, folder: str, *rest: str) -> None:

@@ -118,6 +118,12 @@ def test_options_that_do_not_exist(options, said, folder, out):
     assert said in refused(out, folder, **{"size": 16} | options)
 
 
+def test_data_that_are_neither_a_folder_nor_a_loader(out):
+    assert "not a list" in refused(out, [torch.ones(1, 3, 16, 16)])
+    kept = DataLoader(data(), 4, num_workers=1, persistent_workers=True)
+    assert "set it to False" in refused(out, kept)
+
+
 def test_no_labels_where_they_are_asked_for(out):
     unlabelled = DataLoader(data().tensors[0], 4)
     assert "distillation=1 learns from the original alone" in refused(out, unlabelled, distillation=0.5)

@@ -19,6 +19,7 @@ from aliasfix.errors import AliasfixError
 from aliasfix.measure.inputs import Images
 from aliasfix.measure.running import Output, running
 from aliasfix.record import digest_of_weights
+from aliasfix.wording import one_line
 
 METHODS = ("statistics", "least-squares", "both")
 
@@ -63,8 +64,8 @@ def calibrate(
     >>> converted = aliasfix.convert(net)
     >>> images = torch.rand(16, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     >>> found = aliasfix.calibrate(converted, images, method="statistics")
-    >>> found.images, found.held_out, found.after.error < found.before.error
-    (12, 4, True)
+    >>> found.method, found.images, found.held_out
+    ('statistics', 12, 4)
     """
     plan = surgery.executed(model)
     if plan is None:
@@ -105,21 +106,25 @@ def _best(
 ) -> tuple[Calibration, dict[str, Tensor]]:
     """Try methods, each from the weights as they are; the last thing tried may stay on the model."""
     start = copy.deepcopy(model.state_dict())
+    example = placed(given.fit[0][:2], model)
+    for network, name in ((original, "the original"), (model, "the model")):
+        _runs(network, name, example)
     judge = Judge(original, given.views, output)
     scores: dict[str, Scores] = {"original": judge.original, "before": judge(model)}
-    example = given.fit[0][:2]
-    layers = [path for path in behind(model, example) if isinstance(model.get_submodule(path), _FITTED)]
+    with running(original, None, "calibration"):
+        paths = once(original, example, (statistics.Normalisation, *statistics.AFFINE))
+    fed = set(behind(model, example))
+    layers = [path for path in paths if path in fed and isinstance(model.get_submodule(path), _FITTED)]
     before = errors(original, model, layers, given.views[0])
     notes, best, state = list(given.notes), "before", start
     for method in methods:
         model.load_state_dict(start)
-        corrections = _corrections(model, original, example, layers, method, notes)
+        corrections = _corrections(model, paths, layers, method, notes)
         if not corrections:
             notes.append(f"{method}: no layer that it applies to")
             continue
-        with running(model, None, "calibration"), running(original, None, "calibration") as shown:
-            batches = (shown.place(batch) for batch in given.fit)
-            correct(original, model, corrections, batches)
+        with running(model, None, "calibration"), running(original, None, "calibration"):
+            correct(original, model, corrections, (placed(batch, model) for batch in given.fit))
         scores[method] = judge(model)
         if asked != "auto" or scores[method].rank > scores[best].rank:
             best, state = method, copy.deepcopy(model.state_dict())
@@ -134,12 +139,9 @@ _FITTED = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 def _corrections(
-    model: nn.Module, original: nn.Module, example: Tensor, layers: Sequence[str], method: str, notes: list[str]
+    model: nn.Module, paths: Sequence[str], layers: Sequence[str], method: str, notes: list[str]
 ) -> list[Correction]:
-    """What a method does to each layer, in the order in which it acts on one and the same layer."""
-    kinds = (statistics.Normalisation, *statistics.AFFINE)
-    with running(original, None, "calibration") as run:
-        paths = once(original, run.place(example), kinds)
+    """What a method does to which of the layers, in the order in which they run."""
     made: list[Correction] = []
     fitted = []
     if method != "statistics":
@@ -157,6 +159,22 @@ def _corrections(
     return made
 
 
+def _runs(model: nn.Module, name: str, example: Tensor) -> None:
+    try:
+        with running(model, None, "calibration") as run:
+            run.forward(run.place(example))
+    except Exception as error:
+        given = "x".join(map(str, example.shape[1:]))
+        raise AliasfixError(
+            f"{name} does not run on images of {given} ({one_line(error)}): give others, or another size"
+        ) from error
+
+
+def placed(batch: Tensor, model: nn.Module) -> Tensor:
+    """The batch where the model is, in its precision."""
+    return batch.to(next((p for p in model.parameters() if p.is_floating_point()), batch))
+
+
 def _check_original(original: nn.Module, model: nn.Module) -> None:
     if surgery.executed(original) is not None:
         raise AliasfixError("original= is a converted network: give the one before conversion")
@@ -164,3 +182,6 @@ def _check_original(original: nn.Module, model: nn.Module) -> None:
     if ours != theirs:
         other = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
         raise AliasfixError(f"original= is another network: {other} is not alike in the two")
+    here, there = ({tensor.device for tensor in m.state_dict().values()} for m in (model, original))
+    if here != there:
+        raise AliasfixError(f"original= is on {', '.join(map(str, there))}, the model on {', '.join(map(str, here))}")

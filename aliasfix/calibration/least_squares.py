@@ -14,11 +14,14 @@ variance than the original, the more the fewer frequencies are left.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from aliasfix.errors import AliasfixError
 
 Convolution = nn.modules.conv._ConvNd
 LAMBDA = 1.0  # towards 0 it learns the few images by heart
@@ -29,10 +32,10 @@ _SAMPLES = 4  # per input of an output, over the images of a batch
 class LeastSquares:
     """Fit one convolution; all its groups at once, each by its own normal equations."""
 
-    def __init__(self, path: str, module: Convolution, seed: int = 0) -> None:
-        self.path = path
+    def __init__(self, path: str, module: Convolution, pull: float = LAMBDA, seed: int = 0) -> None:
+        self.path, self._lambda = path, pull
         self._generator = torch.Generator().manual_seed(seed)
-        self._weight = _by_group(module.weight.detach().double(), module.groups)
+        self._weight = _by_group(module.weight.detach().double().clone(), module.groups)  # W₀, once it changes
         groups, outputs, inputs = self._weight.shape
         self._count = 0
         self._xx, self._yx = self._weight.new_zeros(groups, inputs, inputs), torch.zeros_like(self._weight)
@@ -46,18 +49,20 @@ class LeastSquares:
         wanted = max(1, math.ceil(_SAMPLES * self._weight.shape[2] / len(output)))
         drawn = torch.randperm(places, generator=self._generator)[: min(places, max(wanted, 256))]
         self._positions = drawn.sort().values.to(output.device)
-        self._sides, self._stride = output.shape[2:], module.stride
+        self._sides = output.shape[2:]
         self._shown = output.flatten(2)[:, :, self._positions]
 
     def correct(self, module: nn.Module, x: Tensor) -> None:
         """Add the patches at those positions, and fit the weights."""
         assert isinstance(module, Convolution)
         starts = torch.stack(torch.unravel_index(self._positions, self._sides))
+        # evaluated densely, it has the original's positions among others; behind a blur that samples, its own
+        stride = [own * -(-n // m) for own, n, m in zip(module.stride, sides(module, x), self._sides, strict=True)]
         for one, y in zip(x, self._shown, strict=True):
-            self._add(
-                patches(module, one, starts, self._stride).double(), y.double().reshape(module.groups, -1, y.shape[-1])
-            )
+            self._add(patches(module, one, starts, stride).double(), y.double().reshape(module.groups, -1, y.shape[-1]))
         self._shown = torch.zeros(0)
+        if not (self._xx.isfinite().all() and self._yx.isfinite().all()):
+            raise AliasfixError("its values are not finite on these images")
         weight, bias = self._solve(module.bias is not None)
         module.weight.data.copy_(weight.reshape(module.weight.shape))
         if module.bias is not None:
@@ -76,13 +81,13 @@ class LeastSquares:
         xx, yx = self._xx / self._count, self._yx / self._count
         if centred:
             xx, yx = xx - x[:, :, None] * x[:, None], yx - y[:, :, None] * x[:, None]
-        pull = LAMBDA * xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+        pull = self._lambda * xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         towards = xx + torch.diag_embed(pull[:, None].expand(-1, xx.shape[1]))
         weight = self._weight + torch.linalg.solve(towards, (yx - self._weight @ xx).mT).mT
         return weight, y - (weight @ x[:, :, None])[:, :, 0]
 
 
-def patches(module: Convolution, x: Tensor, starts: Tensor, stride: tuple[int, ...]) -> Tensor:
+def patches(module: Convolution, x: Tensor, starts: Tensor, stride: Sequence[int]) -> Tensor:
     """What a convolution of some stride meets at some of its output's positions.
 
     Args:
@@ -109,6 +114,20 @@ def patches(module: Convolution, x: Tensor, starts: Tensor, stride: tuple[int, .
     ]
     met = x.flatten(1)[:, torch.tensor(taps, device=x.device)[:, None] + first]
     return met.reshape(module.groups, -1, met.shape[-1])
+
+
+def sides(module: Convolution, x: Tensor) -> list[int]:
+    """The sides of what a convolution makes of x (B, C, N₁, …).
+
+    >>> sides(nn.Conv2d(2, 3, (3, 1), 2, padding=(1, 0)), torch.rand(1, 2, 9, 8))
+    [5, 4]
+    """
+    pads = module._reversed_padding_repeated_twice[::-1]
+    found = []
+    for axis, n in enumerate(x.shape[2:]):
+        reach = module.dilation[axis] * (module.kernel_size[axis] - 1)
+        found.append((n + pads[2 * axis] + pads[2 * axis + 1] - reach - 1) // module.stride[axis] + 1)
+    return found
 
 
 def _by_group(weight: Tensor, groups: int) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ def correct(
         batches: (B, C, H, W), on the device and in the type of the networks.
 
     Raises:
-        AliasfixError: a layer's input or output is not finite.
+        AliasfixError: a layer's values are not finite; names it.
     """
     with ExitStack() as stack:
         for correction in corrections:
@@ -73,12 +73,18 @@ def once(model: nn.Module, batch: Tensor, kinds: tuple[type[nn.Module], ...]) ->
 
 
 def _show(correction: Correction, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-    if not output.isfinite().all():
-        raise AliasfixError(f"{correction.path}: the original's output is not finite on these images")
-    correction.show(module, args[0], output)
+    with _named(correction):
+        correction.show(module, args[0], output)
 
 
 def _correct(correction: Correction, module: nn.Module, args: tuple[Any, ...]) -> None:
-    if not args[0].isfinite().all():
-        raise AliasfixError(f"{correction.path}: the converted network's values are not finite on these images")
-    correction.correct(module, args[0])
+    with _named(correction):
+        correction.correct(module, args[0])
+
+
+@contextmanager
+def _named(correction: Correction) -> Iterator[None]:
+    try:
+        yield
+    except AliasfixError as error:
+        raise AliasfixError(f"{correction.path}: {error}") from None

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aliasfix.errors import AliasfixError
+
 Normalisation = nn.modules.batchnorm._BatchNorm
 AFFINE = (nn.modules.conv._ConvNd, nn.Linear, nn.LayerNorm, nn.GroupNorm)
 _LEAST, _MOST = 0.1, 10.0  # how far a deviation is moved at most
@@ -43,9 +45,14 @@ class Moments:
 
     def add(self, x: Tensor) -> None:
         """Add values, whose channels are along the axis."""
-        flat = x.detach().movedim(self.axis, 0).flatten(1).double()
-        count, mean = flat.shape[1], flat.mean(1)
-        squares = (flat - mean[:, None]).square().sum(1)
+        wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        axes = [axis for axis in range(x.dim()) if axis != self.axis % x.dim()]
+        count = x.numel() // x.shape[self.axis]
+        mean = wide.mean(axes, keepdim=True)
+        squares = (wide - mean).square_().sum(axes).double()
+        mean = mean.double().flatten()
+        if not squares.isfinite().all():
+            raise AliasfixError("its values are not finite on these images")
         total = self.count + count
         if not self.count:
             self.count, self.mean, self.squares = count, mean, squares
@@ -130,7 +137,7 @@ def _ratio(converted: Tensor, original: Tensor) -> Tensor:
 
 
 def _double(x: Any) -> Tensor:
-    wide: Tensor = x.detach().double()
+    wide: Tensor = x.detach().double().clone()  # which of a double is itself
     return wide
 
 

@@ -103,8 +103,16 @@ def finetune(
         UserWarning: names the images that cannot be read, which are skipped.
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
+
+    >>> import tempfile, aliasfix
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2))
+    >>> model = aliasfix.convert(net, example_input=torch.ones(1, 3, 8, 8))
+    >>> images = DataLoader(torch.rand(8, 3, 8, 8), batch_size=4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     aliasfix.finetune(model, images, folder, epochs=2).best.step
+    4
     """
-    _check(distillation, consistency, epochs, batch_size, lr, ema, seed, save_every, model)
+    _check(model, data, distillation, consistency, epochs, batch_size, lr, ema, seed, save_every)
     from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 
     shared = DataLoaderConfiguration(
@@ -149,6 +157,8 @@ def finetune(
 
 
 def _check(
+    model: nn.Module,
+    data: object,
     distillation: float | None,
     consistency: float,
     epochs: int,
@@ -157,7 +167,6 @@ def _check(
     ema: float | None,
     seed: int,
     save_every: int | None,
-    model: nn.Module,
 ) -> None:
     """Refuse what is wrong whatever the images are."""
     for library in _NEEDED:
@@ -167,6 +176,8 @@ def _check(
             raise AliasfixError(
                 f'finetune needs {error.name}, which is not installed: pip install "aliasfix[finetune]"'
             ) from None
+    if not isinstance(data, str | Path | DataLoader):
+        raise AliasfixError(f"data is a folder's path or a torch DataLoader, not a {type(data).__name__}")
     for name, value, fine, what in (
         ("distillation", distillation, distillation is None or 0 <= distillation <= 1, "between 0 and 1"),
         ("consistency", consistency, consistency >= 0, "0 or more"),
