@@ -17,7 +17,7 @@ def clock(device, threads):
     return (time.thread_time if threads == 1 else time.perf_counter), lambda: None
 
 
-def interleaved(functions, device, threads, seconds=10.0, most=51, least=5):
+def interleaved(functions, device, threads, seconds=10.0, most=51, least=3):
     """Milliseconds of each function by name: median, first and third quartile, and the number of runs.
 
     Runs go on for about so many ``seconds``, at least ``least`` and at most ``most`` of each.
