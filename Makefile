@@ -24,6 +24,8 @@ demo:
 bench:
 	python benchmarks/conversion.py
 	python benchmarks/photographs.py
+	python benchmarks/layers.py
+	python benchmarks/models.py
 	python docs/generate.py
 
 zoo:
