@@ -25,6 +25,8 @@ bench:
 	python benchmarks/conversion.py
 	python benchmarks/photographs.py
 	python benchmarks/measure.py
+	python benchmarks/layers.py
+	python benchmarks/models.py
 	python docs/generate.py
 
 zoo:

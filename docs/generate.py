@@ -105,6 +105,53 @@ def spread(values):
     return mean if low == high else f"{mean} ({low}–{high})"
 
 
+def models():
+    """Ratios to the original of ``benchmarks/models.py``."""
+    rows = [
+        "| model | limit | setting | aliasfix | antialiased-cnns | timm `aa_layer` |",
+        "|---|---:|---|---:|---:|---:|",
+    ]
+    for result in reports("models"):
+        for row in result["models"]:
+            for setting, times in row["settings"].items():
+                ratios = [ratio(times, name, "original") for name in ("aliasfix", "antialiased-cnns")]
+                ratios.append(ratio(times, "timm aa_layer", "timm"))
+                rows.append(
+                    f"| {row['model']} | {row['limit']:.2f} | {conditions(result, setting)} | {' | '.join(ratios)} |"
+                )
+    return "\n".join(rows) if len(rows) > 2 else "Not measured yet."
+
+
+def ratio(times, name, base):
+    """One network's time to another's, "fails" where it does not run, and nothing where there is none."""
+    if name not in times:
+        return ""
+    return f"{times[name]['ms'] / times[base]['ms']:.2f}" if "ms" in times[name] else "fails"
+
+
+def layers():
+    """Milliseconds of ``benchmarks/layers.py``."""
+    names = ("copy of the input", "strided max pool", "aliasfix", "antialiased-cnns", "timm", "kornia")
+    rows = [f"| layer | setting | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
+    for result in reports("layers"):
+        for row in result["rows"]:
+            times = [f"{row['times'][name]['ms']:.1f}" if name in row["times"] else "" for name in names]
+            setting = conditions(result, f"{row['mode']}, {row['layout']}, {row['dtype']}")
+            rows.append(f"| {row['layer']} | {setting} | {' | '.join(times)} |")
+    return "\n".join(rows) if len(rows) > 2 else "Not measured yet."
+
+
+def reports(name):
+    """Every result of one benchmark: of other devices, threads and compilers, too."""
+    return [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob(f"{name}*.json"))]
+
+
+def conditions(result, setting):
+    """A setting with what the command says of threads, device and compiler."""
+    options = result["command"].partition(".py")[2].replace("--threads 1", "").replace("--", "").split()
+    return ", ".join([setting, *([" ".join(options)] if options else [])])
+
+
 def load(name):
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
@@ -127,6 +174,7 @@ def house():
 
 SECTIONS = {
     "README.md": {"rules": rule_table, "photographs": photographs, "conversion": conversion},
+    "docs/performance.md": {"models": models, "layers": layers},
     "CONTRIBUTING.md": {"house": house, "example": example},
     "docs/recovery.md": {"recovery": recovery},
 }

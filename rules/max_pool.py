@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from aliasfix.dense_max import dense_max
-from aliasfix.parts import in_parts, runs_now
+from aliasfix.parts import in_parts, needs_gradient, runs_now
 from aliasfix.recipe import Recipe
 from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.trace import Trace
@@ -82,10 +82,13 @@ class MaxPool(Rule):
             extra = [overhang(*window) for window in windows]
         if wrap:
             x, padding = wrap_input(x, padding, spans, strides), (0,) * axes
-        if runs_now(x) and x.is_floating_point() and not func.__name__.endswith("with_indices"):
+        fast = runs_now(x) and x.is_floating_point()
+        if fast and not needs_gradient(x) and not func.__name__.endswith("with_indices"):
             return dense_max(x, kernel, [(p, p + e) for p, e in zip(padding, extra, strict=True)], dilation)
         if any(extra):
             x = F.pad(x, [n for amount in reversed(extra) for n in (0, amount)], value=-torch.inf)
+        if fast and x.dim() == 4 and axes == 2:  # torch pools this layout many times faster, and its gradient
+            x = x.contiguous(memory_format=torch.channels_last)
         return func(x, kernel, stride=1, padding=padding, dilation=dilation)
 
     cases = (

@@ -1,5 +1,6 @@
 """What is computed in another way where that is cheaper equals what it stands for, in value and in gradient."""
 
+import inspect
 import itertools
 
 import pytest
@@ -11,6 +12,7 @@ import aliasfix
 from aliasfix import functional, parts
 from aliasfix.dense_max import dense_max
 from aliasfix.layers import BlurPool
+from aliasfix.rule import by_name
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
@@ -58,6 +60,61 @@ def test_a_pool_without_gradients_returns_what_it_returns_with_them(
     assert found.is_contiguous(memory_format=layout)
     assert found.dtype == dtype
     assert (found - followed).abs().max() <= BOUNDS[dtype] * followed.abs().max()
+
+
+# -- gradients -----------------------------------------------------------------------------------------------
+
+LAYERS = {
+    "blur": BlurPool("bin5", (2, 2)),
+    "pool": aliasfix.convert(nn.Sequential(nn.MaxPool2d(3, 2, 1)), example_input=draw(1, 1, 8, 8)),
+    "pool of 2": aliasfix.convert(nn.Sequential(nn.MaxPool2d(2)), example_input=draw(1, 1, 8, 8)),
+}
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
+def test_gradients_in_parts(layer: nn.Module) -> None:
+    layer = layer.double()
+    x = draw(2, 2, 5, 6, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(layer, x)
+    assert torch.autograd.gradgradcheck(layer, x)
+    layer.float()
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_gradients_in_parts_are_those_of_the_whole_ties_included(
+    layer: nn.Module, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most values are equal to a neighbour: the maximum of a window is reached more than once."""
+    x = draw(3, 4, 17, 20).mul(2).round().to(memory_format=layout)
+    found = []
+    for part, now in ((2**40, lambda _: False), (1, parts.runs_now), (2**40, parts.runs_now)):
+        with monkeypatch.context() as patch:
+            patch.setattr(parts, "_PART", part)
+            patch.setattr(parts, "runs_now", now)
+            patch.setattr(inspect.getmodule(type(by_name("max_pool"))), "runs_now", now)
+            own = x.clone(memory_format=torch.preserve_format).requires_grad_()
+            layer(own).pow(2).sum().backward()
+        found.append(own.grad)
+    for other in found[1:]:
+        assert (other - found[0]).abs().max() <= 1e-6 * found[0].abs().max()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_in_training_a_pool_keeps_its_input_alone() -> None:
+    x, kept = draw(2, 3, 16, 16).requires_grad_(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        LAYERS["pool"](x)
+    assert kept == [x.data_ptr()]
+
+
+def test_function_transforms_still_work() -> None:
+    x = draw(2, 3, 16, 16)
+    for layer in LAYERS.values():
+        expected = torch.autograd.grad(layer(own := x.clone().requires_grad_()).sum(), own)[0]
+        assert (torch.func.grad(lambda y, layer=layer: layer(y).sum())(x) - expected).abs().max() <= 1e-6
+        assert (torch.func.vmap(layer)(x[None])[0] - layer(x)).abs().max() <= 1e-6
 
 
 # -- the blur ------------------------------------------------------------------------------------------------
