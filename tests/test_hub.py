@@ -39,7 +39,7 @@ def process(script: str, endpoint: str, home: Path) -> str:
     """Run a script whose hub is at another address."""
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, cwd=home
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=600, cwd=home
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -121,7 +121,7 @@ def test_distributed_data_parallel_of_two_processes(tmp_path: Path) -> None:
         subprocess.Popen([*command, str(rank), port, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE)
         for rank in (0, 1)
     ]
-    errors = [process.communicate(timeout=120)[1].decode() for process in running]
+    errors = [process.communicate(timeout=600)[1].decode() for process in running]
     assert [process.returncode for process in running] == [0, 0], errors
     whole = worker.model()  # without batch statistics the mean of the halves' gradients is the gradient of the whole
     whole(worker.images()).square().mean().backward()

@@ -97,7 +97,7 @@ def test_a_checkpoint_of_a_converted_models_trainer(photos: Path, tmp_path: Path
 
 
 def process(*command: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ SCRIPT = str(Path(sys.executable).with_name("aliasfix"))
 
 
 def process(home: Path, *command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=600)
 
 
 def test_a_factory_in_the_working_directory(home: Path) -> None:
