@@ -210,6 +210,11 @@ def test_revert_of_a_calibrated_model_needs_the_originals_weights(images: Tensor
         aliasfix.revert(converted)
     with pytest.raises(AliasfixError, match="give original="):
         aliasfix.calibrate(converted, images)
+    once = held(converted)
+    aliasfix.calibrate(converted, images, original, "least-squares")
+    converted.load_state_dict(once)
+    with pytest.raises(AliasfixError, match="which changed its weights"):
+        aliasfix.revert(converted)
     converted.load_state_dict(original.state_dict())
     assert torch.equal(aliasfix.revert(converted)(images), original(images))
 
