@@ -5,7 +5,8 @@ python benchmarks/models.py [--device cuda] [--threads N] [--compile] [--seconds
 All have the same weights and run in turns on the same input, 4x3x224x224. Without options and names it writes
 results/models.json: one thread, forward in NCHW and channels_last, and a training step; with ``--threads`` or
 ``--compile`` results/models-….json. The limit of a network is the larger of two ratios, converted to original, from its
-plan: multiply-adds, and bytes if every operation reads its inputs once and writes its output once.
+plan: multiply-adds, and bytes if every operation reads its inputs once and writes its output once. Memory is what
+autograd keeps of a forward pass of 16 images in training.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import aliasfix
 
 NAMES = ("resnet18", "resnet50", "vgg11_bn", "densenet121", "mobilenet_v2", "alexnet")
 TIMM = ("resnet18", "resnet50")
+MEMORY = ("resnet34", "vgg16_bn")
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -88,6 +90,16 @@ def saved_mib(model, x):
     return round(sum(kept.values()) / 2**20, 1)
 
 
+def memory(name, device):
+    """What training keeps of 16 images: the original, and what is converted."""
+    torch.manual_seed(0)
+    original = torchvision.models.get_model(name).to(device)
+    models = {"original": original, "aliasfix": aliasfix.convert(original)}
+    models["antialiased-cnns"] = getattr(antialiased_cnns, name)(filter_size=3).to(device)
+    x = torch.randn(16, 3, 224, 224, device=device)
+    return {"model": name, "saved_mib": {key: saved_mib(model, x) for key, model in models.items()}}
+
+
 def works(run):
     """None, or why a peer does not run."""
     try:
@@ -125,7 +137,6 @@ def measure(name, options):
         result["settings"][f"forward, {layout}"] = timed(here, x, forward, options)
         if layout == "NCHW" and not options.compile:
             result["settings"]["training step, NCHW"] = timed(here, x, training_step, options)
-            result["saved_mib"] = {key: saved_mib(model, x) for key, model in here.items()}
     return result
 
 
@@ -165,7 +176,8 @@ def main():
         label = "-".join(["models", *parts, *["compiled"] * options.compile])
         flags = f" --device {options.device}" * (options.device != "cpu") + f" --threads {options.threads}"
         command = "python benchmarks/models.py" + flags + " --compile" * options.compile
-        write(label, command, {"input": [4, 3, 224, 224], "models": results})
+        kept = [] if options.compile else [memory(name, torch.device(options.device)) for name in MEMORY]
+        write(label, command, {"input": [4, 3, 224, 224], "models": results, "memory": kept})
 
 
 if __name__ == "__main__":

@@ -122,6 +122,18 @@ def models():
     return "\n".join(rows) if len(rows) > 2 else "Not measured yet."
 
 
+def memory():
+    """What training keeps, in ``benchmarks/models.py``."""
+    names = ("original", "aliasfix", "antialiased-cnns")
+    rows = [f"| model | setting | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
+    for result in reports("models"):
+        for row in result["memory"]:
+            kept = [row["saved_mib"][name] for name in names]
+            figures = [f"{mib:,.0f} MiB ({mib / kept[0]:.2f})" for mib in kept]
+            rows.append(f"| {row['model']} | {conditions(result, '16 images')} | {' | '.join(figures)} |")
+    return "\n".join(rows) if len(rows) > 2 else "Not measured yet."
+
+
 def ratio(times, name, base):
     """One network's time to another's, "fails" where it does not run, and nothing where there is none."""
     if name not in times:
@@ -174,7 +186,7 @@ def house():
 
 SECTIONS = {
     "README.md": {"rules": rule_table, "photographs": photographs, "conversion": conversion},
-    "docs/performance.md": {"models": models, "layers": layers},
+    "docs/performance.md": {"models": models, "memory": memory, "layers": layers},
     "CONTRIBUTING.md": {"house": house, "example": example},
     "docs/recovery.md": {"recovery": recovery},
 }
