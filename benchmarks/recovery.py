@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import aliasfix
-from aliasfix.demo import network
+from aliasfix.showcase import network
 
 FILTERS, SEEDS, FOLDS = ("tri3", "bin5"), (0, 1, 2), (0, 1)
 SHIFTS = (1, 2, 4, 8)

@@ -139,3 +139,29 @@ def test_a_predicate_may_pick_a_name_with_glob_characters():
     model.add_module("a[0]", nn.MaxPool2d(2))
     plan = aliasfix.inspect(model, include=lambda module, path: path == "a[0]", example_input=X)
     assert len(plan.converted) == 1
+
+
+class _Heads(nn.Module):
+    """What a detector runs on what it finds: nothing, here."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.Sequential(
+            nn.Conv2d(3, 4, 3, 2, 1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.AvgPool2d(2, ceil_mode=True),
+            nn.ConvTranspose2d(4, 4, 2, 2),
+            nn.Conv2d(4, 4, 1, 2),
+        )
+
+    def forward(self, x):
+        return self.heads(x[:0])
+
+
+@pytest.mark.parametrize("average", ["keep", "replace"])
+def test_heads_that_get_nothing_are_converted(average):
+    model, x = _Heads().eval(), torch.rand(2, 3, 33, 32)
+    converted = aliasfix.convert(model, example_input=x, stem="full", average=average)
+    assert len(aliasfix.report(converted).converted) == 5
+    assert converted(x).shape == model(x).shape
