@@ -46,8 +46,7 @@ LARGE = 600e6  # parameters; a larger model is checked on meta
 REMARK = (
     "Every model keeps its class, keys and shapes, reverts, and leaves no strided ATen operation unaccounted for,",
     "or stands under other. `delta1` compared: the output was computed before and after; the rest was checked on",
-    "the meta device. Seconds to convert: median and 95th percentile of processor time, on one thread.",
-    "A model that is missing has not been run yet: `python benchmarks/zoo.py run ZOO` goes on where it stopped.",
+    "the meta device. Seconds to convert: median and 95th percentile on one thread, beside other work, in part by the clock.",
 )
 ODD_SAMPLE = 13  # one model in so many is also run at an odd size and trained a step
 
