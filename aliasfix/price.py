@@ -88,7 +88,7 @@ def _ratio(of: int, to: int) -> Fraction:
 
 def samples(call: Call) -> int:
     """How many values the call samples: those of its result."""
-    return max(1, math.prod(_result(call.node).meta["shape"]))
+    return max(1, int(math.prod(_result(call.node).meta["shape"])))
 
 
 def _result(node: fx.Node) -> fx.Node:
