@@ -4,13 +4,13 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from rich.console import Console
 from rich.table import Table
 
 from .cost import Cost
 from .errors import AliasfixError
+from .printing import Tabular
 from .recipe import Recipe
 
 BLUR = "aliasfix_blur"  # what a blur is called in the module that hosts it; a second one there BLUR_2
@@ -158,12 +158,14 @@ class Lattice:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Tabular):
     """Frozen steps, one per call of a sampling operation, in the order of execution.
 
     Iterating gives the steps; it prints as a table and serialises to JSON. ``cost`` is the price of the whole model on
     the input that was ``traced``, the shape of the first one.
     """
+
+    _width: ClassVar[int] = 140
 
     recipe: Recipe
     steps: tuple[Step, ...]
@@ -270,12 +272,6 @@ class Plan:
             figures = ("", "") if step.cost is None else step.cost.columns
             table.add_row(path, step.op, stride, step.action, step.form or "", *figures, step.placement or step.reason)
         return table
-
-    def __str__(self) -> str:
-        console = Console(width=140, color_system=None, force_terminal=False)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
 
 
 def _edit(data: dict[str, object]) -> Edit:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from .errors import AliasfixError
 from .example import traces
 from .layers import BlurPool
 from .plan import Plan
+from .printing import Tabular
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Law:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Tabular):
     """A line per law; ``ok`` if all hold."""
 
     laws: tuple[Law, ...]
@@ -56,12 +56,6 @@ class Verification:
         for law in self.laws:
             table.add_row(law.name, "yes" if law.ok else "NO", law.detail)
         return table
-
-    def __str__(self) -> str:
-        console = Console(width=120, color_system=None, force_terminal=False)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
 
 
 def verify(model: nn.Module, original: nn.Module | None = None, *, example_input: Any = None) -> Verification:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from aliasfix.printing import Tabular
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Tabular):
     """What a calibration did.
 
     Args:
@@ -100,12 +101,6 @@ class Calibration:
         for site in self.sites:
             table.add_row(site.path, "", "", f"{site.before:.3f} → {site.after:.3f}")
         return table
-
-    def __str__(self) -> str:
-        console = Console(width=120, color_system=None, force_terminal=False)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
 
 
 def _share(value: float | None) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from aliasfix.conversion import convert, inspect, report
 from aliasfix.errors import AliasfixError
 from aliasfix.measure.inputs import Images
 from aliasfix.measure.running import Output
+from aliasfix.printing import Tabular
 from aliasfix.recipe import Recipe
 
 
@@ -56,7 +56,7 @@ class FilterRow:
 
 
 @dataclass(frozen=True)
-class FilterSweep:
+class FilterSweep(Tabular):
     """The original and every filter, the most consistent first."""
 
     original: FilterRow
@@ -96,12 +96,6 @@ class FilterSweep:
         for row in (self.original, *self.rows):
             table.add_row(*cells(self, row))
         return table
-
-    def __str__(self) -> str:
-        console = Console(width=120, color_system=None, force_terminal=False)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
 
 
 def headers(sweep: FilterSweep) -> list[str]:

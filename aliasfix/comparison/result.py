@@ -7,10 +7,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from aliasfix.comparison.bootstrap import Estimate
 from aliasfix.comparison.observe import KINDS, Kind
 from aliasfix.measure.shifts import Shift
 from aliasfix.plan import Plan
+from aliasfix.printing import Tabular
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,10 @@ class Corruptions:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Tabular):
     """Two networks, measured alike on the same images."""
+
+    _width: ClassVar[int] = 160
 
     names: tuple[str, str]
     images: int
@@ -240,12 +242,6 @@ class Comparison:
         if self.corruptions is not None and (relative := self.corruptions.mean_relative) is not None:
             table.add_row("mean corruption error, relative to the first", "1.00", f"{relative:.2f}", "", "")
         return table
-
-    def __str__(self) -> str:
-        console = Console(width=160, color_system=None, force_terminal=False)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
 
 
 def _finite(value: Any) -> Any:

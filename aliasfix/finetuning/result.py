@@ -4,9 +4,11 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from rich.console import Console
 from rich.table import Table
+
+from ..printing import Tabular
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,15 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Finetuning:
+class Finetuning(Tabular):
     """The epochs of a run, and which was best; prints as a table.
 
     Args:
         epochs: in order, the model as it was given first.
         path: the best weights, a file for `aliasfix.load`.
     """
+
+    _width: ClassVar[int] = 100
 
     epochs: tuple[Epoch, ...]
     path: Path
@@ -69,9 +73,3 @@ class Finetuning:
             shares = ["–" if value is None else f"{value:.1%}" for value in (each.top1, each.agreement)]
             table.add_row(str(each.epoch), str(each.step), *losses, *shares, "best" if each == self.best else "")
         return table
-
-    def __str__(self) -> str:
-        console = Console(width=100, color_system=None, force_terminal=False)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
