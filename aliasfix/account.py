@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .layers import BlurPool
+from .nest import mapped
 from .plan import Plan
 from .recorder import undisturbed
 
@@ -60,7 +61,7 @@ def strided_operations(
     try:
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         with undisturbed(model, training=False), fake, witness.listening(model), witness:
-            model(*_fake(args, fake), **_fake(kwargs, fake))
+            model(*mapped(args, fake.from_tensor), **mapped(kwargs, fake.from_tensor))
     except Exception:  # the model asks for values, which fake tensors do not have
         witness = _Witness()
         with undisturbed(model, training=False), witness.listening(model), witness:
@@ -138,13 +139,3 @@ def _family(op: str) -> str:
         if name in op:
             return name
     return "interpolate" if op.startswith("upsample") else {"__getitem__": "slice", "im2col": "unfold"}.get(op, op)
-
-
-def _fake(value: Any, fake: FakeTensorMode) -> Any:
-    if isinstance(value, Tensor):
-        return fake.from_tensor(value)
-    if isinstance(value, tuple | list):
-        return type(value)(_fake(part, fake) for part in value)
-    if isinstance(value, dict):
-        return {key: _fake(part, fake) for key, part in value.items()}
-    return value

@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 from . import fingerprint, saving
 from .errors import AliasfixError
 from .example import inputs
+from .nest import tensors
 from .wording import one_line
 
 SUFFIXES = (".onnx", ".pt2")
@@ -159,9 +160,9 @@ def _difference(model: nn.Module, run: Run, images: list[Tensor], path: Path) ->
     """
     worst = 0.0
     for x in images:
-        expected = list(fingerprint.tensors(model(x)))
+        expected = list(tensors(model(x)))
         try:
-            found = list(fingerprint.tensors(run(x)))
+            found = list(tensors(run(x)))
         except Exception as error:
             shape = tuple(x.shape)
             raise AliasfixError(f"{path} is not written: what it holds fails on {shape}: {one_line(error)}") from error

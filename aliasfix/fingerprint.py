@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .errors import AliasfixError
 from .example import inputs
+from .nest import tensors
 from .wording import one_line
 
 TOLERANCE = 1e-3
@@ -64,17 +65,6 @@ def check(model: nn.Module, fingerprint: Mapping[str, Any]) -> str | None:
     if worst <= TOLERANCE * scale:
         return None
     return f"its output differs by {worst / (scale or 1):.1g} of the scale"
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a nest of dicts, lists and tuples."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from tensors(list(value.values()))
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from tensors(part)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import shapes
 from .counter import MultiplyAdds
+from .nest import mapped, tensors
 from .tail import acts_by_position
 from .trace import Extent, Frame, Trace
 
@@ -139,7 +140,7 @@ class _Recorder(TorchFunctionMode):
 
     def finish(self, result: Any) -> None:
         """Note what the model returns: who gets it uses it."""
-        returned = [self.nodes[id(t)] for t in _tensors(result) if id(t) in self.nodes]
+        returned = [self.nodes[id(t)] for t in tensors(result) if id(t) in self.nodes]
         node = self.trace.graph.output(tuple(dict.fromkeys(returned)))
         node.meta.update(op="output", path="", frame=None, extents=(), shape=None, variable=True)
 
@@ -168,7 +169,7 @@ class _Recorder(TorchFunctionMode):
 
     def lift_inputs(self, values: Any) -> Any:
         """Replace the input's tensors by placeholders' twins."""
-        return _map(values, self._placeholder)
+        return mapped(values, self._placeholder)
 
     def _placeholder(self, tensor: Tensor) -> Tensor:
         twin = self._twin(tensor)
@@ -218,12 +219,12 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        args, kwargs = _map(args, self._lift), _map(kwargs or {}, self._lift)
-        given = {id(t): (t, t._version) for t in _tensors((args, kwargs))}
+        args, kwargs = mapped(args, self._lift), mapped(kwargs or {}, self._lift)
+        given = {id(t): (t, t._version) for t in tensors((args, kwargs))}
         counted = self.counter.total
         told = shapes.tell(func, args, kwargs) if self.backing == "meta" else None
         out = self._run(func, args, kwargs) if told is None else told.result
-        results = list(_tensors(out))
+        results = list(tensors(out))
         mutated = [t for t, version in given.values() if t._version != version]
         if not results and not mutated:
             if func == torch.Tensor.shape.__get__ or getattr(func, "__name__", "") == "size":  # type: ignore[attr-defined]
@@ -248,7 +249,7 @@ class _Recorder(TorchFunctionMode):
 
     def _node(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         op = getattr(func, "__name__", str(func))
-        node = self.trace.graph.call_function(func, _map(args, self._known), _map(kwargs, self._known))
+        node = self.trace.graph.call_function(func, mapped(args, self._known), mapped(kwargs, self._known))
         path = self.top.path if self.top is not None else ""
         node.meta.update(
             op=op,
@@ -350,28 +351,3 @@ def _part(x: Any, index: int) -> Any:
 def _storage(tensor: Tensor) -> int:
     """What two tensors share where one is a view of the other."""
     return int(tensor.untyped_storage()._cdata)
-
-
-def _map(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, tuple):
-        parts = [_map(part, change) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    if isinstance(value, list):
-        return [_map(part, change) for part in value]
-    if isinstance(value, dict):
-        return {key: _map(part, change) for key, part in value.items()}
-    if isinstance(value, slice):
-        return slice(*(_map(part, change) for part in (value.start, value.stop, value.step)))
-    return value
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))

@@ -18,6 +18,7 @@ from .conversion import convert, unblurred
 from .errors import AliasfixError
 from .example import traces
 from .layers import BlurPool
+from .nest import tensors
 from .plan import Plan
 from .printing import Tabular
 
@@ -110,17 +111,7 @@ def _still(model: nn.Module) -> nn.Module:
 def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        return list(_tensors(model(*args, **kwargs)))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tensors(part)
+        return list(tensors(model(*args, **kwargs)))
 
 
 def _difference(a: list[Tensor], b: list[Tensor]) -> float:
