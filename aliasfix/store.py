@@ -104,8 +104,14 @@ def load(path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | N
     Warns:
         UserWarning: the output is not what it was when the model was saved.
     """
-    path = Path(path)
-    file, record = read(path)
+    return restore(*read(Path(path)), model, recipe)
+
+
+def restore(
+    file: Checkpoint, record: Record, model: nn.Module | None = None, recipe: Recipe | None = None
+) -> nn.Module:
+    """What `load` does with a file that was read."""
+    path = file.path
     if recipe is not None and recipe != record.plan.recipe:
         raise AliasfixError(
             f"{path} was converted with another recipe: {recipe_difference(record.plan.recipe, recipe)}"
@@ -138,12 +144,21 @@ def read(path: Path) -> tuple[Checkpoint, Record]:
         AliasfixError: it is damaged, edited, of a newer format, or of no converted model.
     """
     file = directory.read(path) if path.is_dir() else checkpoint.read(path)
+    return file, recorded(file)
+
+
+def recorded(file: Checkpoint) -> Record:
+    """The record of a file, whose weights are those that were saved.
+
+    Raises:
+        AliasfixError: they are not, or there is none.
+    """
     record = file.record
     if record is None:
         raise AliasfixError(_unrecorded(file))
     if record.weights is not None and record.weights != digest_of_weights(file.state):
-        raise AliasfixError(f"{path}: its weights are not those that it was saved with: damaged or edited")
-    return file, record
+        raise AliasfixError(f"{file.path}: its weights are not those that it was saved with: damaged or edited")
+    return record
 
 
 def convert_as(model: nn.Module, plan: Plan, path: str | Path) -> None:

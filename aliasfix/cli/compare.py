@@ -106,20 +106,13 @@ def _model(
     """
     if targets.names_file(target):
         with console.working(f"loading {target}"):
-            record = batch.read(Path(target), trust).record
-            if record is None:
+            own = batch.read(Path(target), trust)
+            if own.record is None:
                 console.fail(f"{target} was not converted by aliasfix: name its model, and it as --checkpoint {target}")
-            named = record.base is not None or beside is None or targets.names_file(beside)
+            named = own.record.base is not None or beside is None or targets.names_file(beside)
             fresh = None if named else models.build(targets.find(str(beside)), args, pretrained=False)
-            return store.load(target, fresh).eval()
-    source = targets.find(target)
-    if file is not None and source.library == "timm":
-        args = file.factory_args() | args
-    with console.working(f"building {source}"):
-        torch.manual_seed(seed)
-        model = models.build(source, args, pretrained=file is None and not random_weights)
-    if file is not None:
-        targets.load(model, file, source)
+            return store.restore(own, store.recorded(own), fresh).eval()
+    model, _ = targets.build(targets.find(target), args, file, random_weights, seed)
     return model.eval()
 
 

@@ -9,7 +9,7 @@ import torch
 import typer
 from torch import nn
 
-from .. import checkpoint, directory, models, saving, store, streaming, surgery
+from .. import checkpoint, directory, saving, store, streaming, surgery
 from ..calibration import Calibration
 from ..calibration import calibrate as calibrate_model
 from ..checkpoint import Checkpoint
@@ -151,12 +151,7 @@ def _convert(
     images: Path | None,
 ) -> _Result:
     file = None if task.given is None else targets.read(task.given, trust, recipe)
-    if file is not None and source.library == "timm":
-        args = file.factory_args() | args
-    with console.working(f"building {source}"):
-        model = models.build(source, args, pretrained=file is None and not random_weights)
-    if file is not None:
-        targets.load(model, file, source)
+    model, args = targets.build(source, args, file, random_weights)
     with console.working("converting"):
         convert_model(model, recipe=recipe, example_input=example, inplace=True)
         plan = report(model) or inspect_model(model, recipe=recipe, example_input=example)

@@ -7,7 +7,8 @@ import torch
 import typer
 from torch import nn
 
-from .. import exporting, models, store
+from .. import exporting, store
+from ..checkpoint import Checkpoint
 from ..conversion import convert as convert_model
 from ..conversion import report
 from ..errors import AliasfixError
@@ -63,7 +64,7 @@ def export(
     if targets.names_file(target):
         if args or checkpoint_file is not None or random_weights:
             console.fail(f"{target} is a file: --checkpoint, --arg and --random-weights are those of a model", 2)
-        model = _load(Path(target), None, recipe, trust_pickle)
+        model = _load(Path(target), batch.read(Path(target), trust_pickle), None, recipe)
     else:
         model = _build(target, checkpoint_file, args, recipe, example, random_weights, trust_pickle)
     if report(model) is None:
@@ -78,18 +79,17 @@ def export(
         print(f"{output}: its output in {runner} differs from the model's by {difference:.1g} of the scale")
 
 
-def _load(path: Path, model: nn.Module | None, recipe: Recipe, trust: bool) -> nn.Module:
+def _load(path: Path, file: Checkpoint, model: nn.Module | None, recipe: Recipe) -> nn.Module:
     """A converted file; of the default recipe nothing is known to be wanted."""
+    if file.record is None:
+        raise AliasfixError(
+            f"{path} was not converted by aliasfix: convert it first, or name its model, as in "
+            f"aliasfix export MODEL --checkpoint {path}"
+        )
+    if file.record.base is None and model is None:
+        raise AliasfixError(f"{path} does not name its model: aliasfix export MODEL --checkpoint {path}")
     with console.working(f"loading {path}"):
-        record = batch.read(path, trust).record
-        if record is None:
-            raise AliasfixError(
-                f"{path} was not converted by aliasfix: convert it first, or name its model, as in "
-                f"aliasfix export MODEL --checkpoint {path}"
-            )
-        if record.base is None and model is None:
-            raise AliasfixError(f"{path} does not name its model: aliasfix export MODEL --checkpoint {path}")
-        return store.load(path, model, recipe=None if recipe == Recipe() else recipe)
+        return store.restore(file, store.recorded(file), model, None if recipe == Recipe() else recipe)
 
 
 def _build(
@@ -105,14 +105,9 @@ def _build(
     if checkpoint_file is not None and random_weights:
         console.fail("--checkpoint and --random-weights exclude each other", 2)
     file = None if checkpoint_file is None else batch.read(checkpoint_file, trust)
-    source = targets.find(target)
-    if file is not None and source.library == "timm":
-        args = file.factory_args() | args
-    with console.working(f"building {source}"):
-        model = models.build(source, args, pretrained=file is None and not random_weights).eval()
+    model, _ = targets.build(targets.find(target), args, file, random_weights)
+    model.eval()
     if checkpoint_file is not None and file is not None and file.record is not None:
-        return _load(checkpoint_file, model, recipe, trust)
-    if file is not None:
-        targets.load(model, file, source)
+        return _load(checkpoint_file, file, model, recipe)
     with console.working("converting"):
         return convert_model(model, recipe=recipe, example_input=example, inplace=True)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from torch import nn
 
@@ -131,17 +130,13 @@ def _model(
 ) -> nn.Module:
     """A model by name, with its library's weights or those of a file; or a file that aliasfix wrote."""
     if targets.names_file(target):
-        if batch.read(Path(target), trust).record is None:
+        own = batch.read(Path(target), trust)
+        if own.record is None:
             console.fail(f"{target} was not converted by aliasfix: name its model, and it as --checkpoint {target}", 2)
-        return store.load(target).eval()
-    source = targets.find(target)
+        return store.restore(own, store.recorded(own)).eval()
     file = None if given is None else checkpoint.read(given, trust)
-    if file is not None and source.library == "timm":
-        args = file.factory_args() | args
-    torch.manual_seed(seed)  # a run that goes on has to begin with the same random weights
-    model = models.build(source, args, pretrained=file is None and not random_weights)
-    if file is not None:
-        targets.load(model, file, source)
+    # a run that goes on has to begin with the same random weights
+    model, _ = targets.build(targets.find(target), args, file, random_weights, seed)
     return model.eval()
 
 

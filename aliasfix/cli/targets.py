@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from .. import directory, loading, models, saving
@@ -62,6 +63,21 @@ def load(model: nn.Module, file: Checkpoint, source: Source) -> None:
         if file.model_name not in (None, source.name):
             hints.append(f"its trainer names the model {file.model_name}")
         raise AliasfixError("; ".join([str(error), *hints])) from error
+
+
+def build(
+    source: Source, args: dict[str, Any], file: Checkpoint | None, random_weights: bool = False, seed: int | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A model with a checkpoint's weights or its library's, or random ones of a seed; and what it was built with."""
+    if file is not None and source.library == "timm":
+        args = file.factory_args() | args
+    with console.working(f"building {source}"):
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = models.build(source, args, pretrained=file is None and not random_weights)
+    if file is not None:
+        load(model, file, source)
+    return model, args
 
 
 def record(source: Source, args: dict[str, Any], plan: Plan) -> Record:
