@@ -4,11 +4,14 @@ A maximum over a box is a maximum along one axis after the other, and one over k
 two maps. Torch's own max pooling compares all samples of a window one by one, and on a CPU not in vectors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .parts import needs_gradient
 
 
 def dense_max(
@@ -22,13 +25,56 @@ def dense_max(
     >>> dense_max(torch.tensor([[1.0, 3.0, 2.0, 0.0]]), [3], [(1, 1)])
     tensor([[3., 3., 3., 2.]])
     """
+    steps = _steps(kernel, dilation or [1] * len(kernel))
+    if needs_gradient(x):
+        out: Tensor = _Maxima.apply(x, borders, steps)
+        return out
+    for found in _maxima(x, borders, steps):
+        x = found
+    return x
+
+
+def _steps(kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
+    """(axis, distance) of the pairs whose maximum is taken, one after the other."""
+    steps = []
+    for axis in reversed(range(len(kernel))):  # the last first: among equal values the first in memory is kept
+        covered = 1
+        while covered < kernel[axis]:
+            step = min(covered, kernel[axis] - covered)
+            steps.append((axis - len(kernel), step * dilation[axis]))
+            covered += step
+    return steps
+
+
+def _maxima(x: Tensor, borders: Sequence[tuple[int, int]], steps: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+    """The map with its borders, and after each step."""
     if any(map(any, borders)):
         x = F.pad(x, [n for border in reversed(borders) for n in border], value=-torch.inf)
-    for axis, length in enumerate(kernel):
-        dim, spacing, covered = axis - len(kernel), 1 if dilation is None else dilation[axis], 1
-        while covered < length:
-            step = min(covered, length - covered)
-            size = x.shape[dim] - step * spacing
-            x = torch.maximum(x.narrow(dim, 0, size), x.narrow(dim, step * spacing, size))
-            covered += step
-    return x
+    yield x
+    for dim, distance in steps:
+        size = x.shape[dim] - distance
+        x = torch.maximum(x.narrow(dim, 0, size), x.narrow(dim, distance, size))
+        yield x
+
+
+class _Maxima(torch.autograd.Function):
+    """The gradient goes to the first of the largest in a window, as torch's max pooling has it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, borders: Sequence[tuple[int, int]], steps: Sequence[tuple[int, int]]) -> Tensor:
+        ctx.borders, ctx.steps = borders, steps
+        *maps, last = _maxima(x, borders, steps)
+        ctx.save_for_backward(*maps)
+        return last if steps else last.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        gradient = gradients[0]
+        for x, (dim, distance) in zip(reversed(ctx.saved_tensors), reversed(ctx.steps), strict=True):
+            size = x.shape[dim] - distance
+            first, second = x.detach().narrow(dim, 0, size), x.detach().narrow(dim, distance, size)
+            share = torch.gt(second, first, out=torch.empty_like(second)) * gradient  # ones where it is the second's
+            gradient = F.pad(gradient - share, [*[0, 0] * (-1 - dim), 0, distance])
+            gradient.narrow(dim, distance, size).add_(share)
+        inside = [-n for border in reversed(ctx.borders) for n in border]
+        return F.pad(gradient, inside) if any(inside) else gradient, None, None

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from . import filters
-from .functional import blur_pool, blur_upsample
+from .functional import blur_of, blur_pool, blur_upsample
 
 
 class BlurPool(nn.Module):
@@ -58,6 +58,12 @@ class BlurPool(nn.Module):
             return blur_pool(x, self.kernel, self.stride, self.padding, start, size)
         moved = blur_pool(x.movedim(self.axes, last), self.kernel, self.stride, self.padding, start, size)
         return moved.movedim(last, self.axes)
+
+    def adjoint(self, gradient: Tensor, shape: Sequence[int]) -> Tensor:
+        """The gradient of an input of a shape, ([N,] C, N₁, …), whose output has this gradient."""
+        if len(shape) == len(self.stride) + 1:
+            return self.adjoint(gradient[None], (1, *shape))[0]
+        return blur_of(shape, self.kernel, self.stride, self.padding).adjoint(gradient, shape)
 
     def extra_repr(self) -> str:
         """The filter, rate, stride and border, for ``print(model)``."""

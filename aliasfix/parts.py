@@ -4,13 +4,13 @@ What an operation makes on its way (a padded copy, a dense map) then stays in a 
 some images holds it for the next. In training nothing of it is kept: it is made again for the gradient, part by part.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-_PART = 2**20  # values that are taken at a time
+PART = 2**20  # values that are taken at a time
 
 
 def runs_now(x: Tensor) -> bool:
@@ -25,42 +25,64 @@ def needs_gradient(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad
 
 
-def in_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function(x)`` of a function that treats every entry of the first axis alike, and depends on nothing trained.
+def layout(x: Tensor) -> torch.memory_format:
+    """Whether the channels of ``x`` (N, C, N₁, …) are last or its samples, in memory."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return last[x.dim()] if x.dim() in last and x.stride(1) == 1 else torch.contiguous_format
 
-    >>> in_parts(lambda part: part + 1, torch.zeros(2))
-    tensor([1., 1.])
+
+class Linear(Protocol):
+    """A linear map that says what a gradient of its output is to an input."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What it makes of ``x``."""
+
+    def adjoint(self, gradient: Tensor, shape: Sequence[int]) -> Tensor:
+        """The gradient of an input of a shape."""
+
+
+def in_parts(function: Callable[[Tensor], Tensor], linear: Linear, x: Tensor) -> Tensor:
+    """``linear(function(x))``, which treats every entry of the first axis alike and depends on nothing trained.
+
+    Args:
+        function: evaluated again for the gradient.
+        linear: not evaluated again.
+        x: (N, …).
     """
-    if not runs_now(x) or x.numel() <= _PART or (len(x) == 1 and not needs_gradient(x)):
+    if not runs_now(x) or x.numel() <= PART or (len(x) == 1 and not needs_gradient(x)):
+        return linear(function(x))
+    if needs_gradient(x):
+        out: Tensor = _Parts.apply(x, function, linear)
+        return out
+    return joined(lambda part: linear(function(part)), x)
+
+
+def joined(function: Callable[[Tensor], Tensor], x: Tensor, values: int | None = None) -> Tensor:
+    """``function(x)``, a few entries of the first axis at a time; an entry stands for so many ``values``."""
+    values = x[0].numel() if values is None and len(x) else values or 0
+    if len(x) * values <= PART or len(x) == 1:
         return function(x)
-    return _Parts.apply(x, function) if needs_gradient(x) else _joined(function, x)
-
-
-def _split(x: Tensor, like: Tensor) -> tuple[Tensor, ...]:
-    """``x`` in as many parts as ``like`` is taken in."""
-    return torch.split(x, max(1, _PART // like[0].numel()))
-
-
-def _joined(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return torch.cat([function(part) for part in _split(x, x)])
+    return torch.cat([function(part) for part in torch.split(x, max(1, PART // values))])
 
 
 class _Parts(torch.autograd.Function):
-    """The gradient from the input alone: each part is evaluated again."""
+    """The gradient from the input alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], linear: Linear) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.function = function
-        return _joined(function, x)
+        ctx.function, ctx.linear = function, linear
+        return joined(lambda part: linear(function(part)), x)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        twice = torch.is_grad_enabled()
+        twice, each = torch.is_grad_enabled(), max(1, PART // x[0].numel())
         found: list[Tensor] = []
-        with torch.enable_grad():
-            for part, gradient in zip(_split(x, x), _split(gradients[0], x), strict=True):
-                own = part.detach().requires_grad_()
-                found += torch.autograd.grad(ctx.function(own), own, gradient, create_graph=twice)
-        return torch.cat(found), None
+        for part, gradient in zip(torch.split(x, each), torch.split(gradients[0], each), strict=True):
+            own = part.detach().requires_grad_()
+            with torch.enable_grad():
+                met = ctx.function(own)
+            gradient = ctx.linear.adjoint(gradient.contiguous(memory_format=layout(met)), met.shape)
+            found += torch.autograd.grad(met, own, gradient, create_graph=twice)
+        return torch.cat(found), None, None

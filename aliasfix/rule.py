@@ -89,7 +89,7 @@ class Rule:
         """Whether the call as a whole gives way to what `replace` returns."""
         return False
 
-    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: nn.Module) -> Any:
+    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """What stands in the place of the call, with ``blur`` in it: the same output size."""
         raise NotImplementedError
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from aliasfix.layers import BlurPool
 from aliasfix.recipe import Recipe
 from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.trace import Trace
@@ -93,10 +94,10 @@ class AveragePool(Rule):
         pairs = zip(super().replacement_shift(bound, taps), kernel, strict=True)
         return tuple(shift - (0.0 if k % 2 else 0.5) for shift, k in pairs)
 
-    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: nn.Module) -> Any:
+    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """The blur on the lattice of the windows' centres (the left one of two), as many samples as the pool gives."""
         x = bound["input"]
-        axes = len(blur.stride)  # type: ignore[arg-type]
+        axes = len(blur.stride)
         kernel = per_axis(bound["kernel_size"], axes)
         strides = per_axis(bound.get("stride") or kernel, axes)
         padding = per_axis(bound.get("padding", 0), axes)

@@ -21,7 +21,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn import functional as F
 
-from aliasfix.layers import BlurUpsample
+from aliasfix.layers import BlurPool, BlurUpsample
 from aliasfix.recipe import Recipe
 from aliasfix.rule import Case, Rule, Site
 from aliasfix.trace import Trace
@@ -59,7 +59,7 @@ class Interpolate(Rule):
         least = 1 if scale is not None else bound["input"].meta["shape"][-1]
         return recipe.average == "replace" and bool(last > least)
 
-    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: nn.Module) -> Any:
+    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """Zero insertion and the filter."""
         return blur(bound["input"])
 

@@ -23,7 +23,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from aliasfix.dense_max import dense_max
-from aliasfix.parts import in_parts, needs_gradient, runs_now
+from aliasfix.layers import BlurPool
+from aliasfix.parts import in_parts, layout, needs_gradient, runs_now
 from aliasfix.recipe import Recipe
 from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.trace import Trace
@@ -55,12 +56,12 @@ class MaxPool(Rule):
         """Always: the dense maximum is wanted by its blur alone, so that both are taken of a few images at a time."""
         return True
 
-    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: nn.Module) -> Any:
+    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """The blurred dense maximum, with the strided pool's indices where the unpooling is to use them."""
         wrap = blur.padding == "circular"
         if func.__name__.endswith("with_indices"):
             return blur(self.dense(func, bound, (1,), wrap)[0]), func(**bound)[1]
-        return in_parts(lambda part: blur(self.dense(func, {**bound, "input": part}, (1,), wrap)), bound["input"])
+        return in_parts(lambda part: self.dense(func, {**bound, "input": part}, (1,), wrap), blur, bound["input"])
 
     def pads(self, bound: dict[str, Any]) -> bool:
         """With a window of several samples, which densely evaluated passes the border."""
@@ -82,13 +83,11 @@ class MaxPool(Rule):
             extra = [overhang(*window) for window in windows]
         if wrap:
             x, padding = wrap_input(x, padding, spans, strides), (0,) * axes
-        fast = runs_now(x) and x.is_floating_point()
-        if fast and not needs_gradient(x) and not func.__name__.endswith("with_indices"):
+        slow = layout(x) == torch.contiguous_format or not needs_gradient(x)  # torch's own pooling, or its gradient
+        if slow and runs_now(x) and x.is_floating_point() and not func.__name__.endswith("with_indices"):
             return dense_max(x, kernel, [(p, p + e) for p, e in zip(padding, extra, strict=True)], dilation)
         if any(extra):
             x = F.pad(x, [n for amount in reversed(extra) for n in (0, amount)], value=-torch.inf)
-        if fast and x.dim() == 4 and axes == 2:  # torch pools this layout many times faster, and its gradient
-            x = x.contiguous(memory_format=torch.channels_last)
         return func(x, kernel, stride=1, padding=padding, dilation=dilation)
 
     cases = (

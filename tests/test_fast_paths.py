@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import aliasfix
-from aliasfix import functional, parts
+from aliasfix import parts
+from aliasfix.blur import Blur, sum_of_slices
 from aliasfix.dense_max import dense_max
 from aliasfix.layers import BlurPool
+from aliasfix.padding import pad
 from aliasfix.rule import by_name
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
@@ -24,7 +26,8 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """One image at a time, however small."""
-    monkeypatch.setattr(parts, "_PART", 1)
+    for module in ("parts", "blur"):
+        monkeypatch.setattr(f"aliasfix.{module}.PART", 1)
 
 
 # -- the dense maximum ---------------------------------------------------------------------------------------
@@ -75,9 +78,10 @@ LAYERS = {
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 def test_gradients_in_parts(layer: nn.Module) -> None:
     layer = layer.double()
-    x = draw(2, 2, 5, 6, dtype=torch.float64).requires_grad_()
+    x = draw(2, 2, 8, 7, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(layer, x)
     assert torch.autograd.gradgradcheck(layer, x)
+    assert torch.autograd.gradcheck(layer, x[0].detach().requires_grad_())
     layer.float()
 
 
@@ -91,8 +95,10 @@ def test_gradients_in_parts_are_those_of_the_whole_ties_included(
     found = []
     for part, now in ((2**40, lambda _: False), (1, parts.runs_now), (2**40, parts.runs_now)):
         with monkeypatch.context() as patch:
-            patch.setattr(parts, "_PART", part)
+            patch.setattr(parts, "PART", part)
+            patch.setattr("aliasfix.blur.PART", part)
             patch.setattr(parts, "runs_now", now)
+            patch.setattr("aliasfix.blur.runs_now", now)
             patch.setattr(inspect.getmodule(type(by_name("max_pool"))), "runs_now", now)
             own = x.clone(memory_format=torch.preserve_format).requires_grad_()
             layer(own).pow(2).sum().backward()
@@ -123,7 +129,7 @@ def test_function_transforms_still_work() -> None:
 def oracle(x: Tensor, blur: BlurPool) -> Tensor:
     """The definition, one output sample after the other, in float64."""
     rows, columns = (kernel_axis(blur, axis) for axis in (0, 1))
-    padded = functional.pad(x.double(), [((len(k) - 1) // 2, len(k) // 2) for k in (rows, columns)], blur.padding)
+    padded = pad(x.double(), [((len(k) - 1) // 2, len(k) // 2) for k in (rows, columns)], blur.padding)
     height, width = (-(-n // s) for n, s in zip(x.shape[-2:], blur.stride, strict=True))
     out = x.new_zeros(*x.shape[:-2], height, width, dtype=torch.float64)
     for i, j in itertools.product(range(height), range(width)):
@@ -137,20 +143,74 @@ def kernel_axis(blur: BlurPool, axis: int) -> Tensor:
     return torch.tensor(aliasfix.filters.taps(blur.filter, blur.rate[axis]), dtype=torch.float64)
 
 
+CASES = [
+    pytest.mark.parametrize("filter", ["delta1", "rect2", "tri3", "bin4", "bin5"]),
+    pytest.mark.parametrize("padding", ["reflect", "replicate", "zero", "circular"]),
+    pytest.mark.parametrize("rate", [(2, 2), (3, 1)]),
+    pytest.mark.parametrize("size", [(11, 14), (12, 8), (4, 3)]),
+    pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str),
+]
+
+
+def every_case(test):
+    for mark in CASES:
+        test = mark(test)
+    return test
+
+
 @pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize("filter", ["delta1", "rect2", "tri3", "bin4", "bin5"])
-@pytest.mark.parametrize("padding", ["reflect", "replicate", "zero", "circular"])
-@pytest.mark.parametrize("rate", [(2, 2), (3, 1)])
+@every_case
 @torch.no_grad()
-def test_blur_pool_against_its_definition(filter: str, padding: str, rate: tuple[int, ...]) -> None:
-    blur, x = BlurPool(filter, rate, padding=padding), draw(3, 2, 11, 14)
+def test_blur_pool_against_its_definition(
+    filter: str, padding: str, rate: tuple[int, ...], size: tuple[int, int], layout: torch.memory_format
+) -> None:
+    blur, x = BlurPool(filter, rate, padding=padding), draw(3, 2, *size).to(memory_format=layout)
     expected = oracle(x, blur)
     assert (blur(x) - expected).abs().max() <= 1e-6 * expected.abs().max()
+    assert (blur(x[0]) - expected[0]).abs().max() <= 1e-6 * expected.abs().max()
     kernel = blur.kernel.double()
-    padded = functional.pad(x.double(), [((m - 1) // 2, m // 2) for m in kernel.shape], padding)
-    slices = functional._sum_of_slices(padded, kernel, blur.stride)
+    padded = pad(x.double(), [((m - 1) // 2, m // 2) for m in kernel.shape], padding)
+    slices = sum_of_slices(padded, kernel, blur.stride)
     assert slices.shape == expected.shape
     assert (slices - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+@pytest.mark.usefixtures("small_parts")
+@every_case
+def test_the_gradient_of_a_blur_is_that_of_its_definition(
+    filter: str, padding: str, rate: tuple[int, ...], size: tuple[int, int], layout: torch.memory_format
+) -> None:
+    """At once, against autograd through a padding and a convolution, with autograd's own layout of the gradient."""
+    layer, x = BlurPool(filter, rate, padding=padding).double(), draw(3, 2, *size, dtype=torch.float64)
+    x = x.to(memory_format=layout).requires_grad_()
+    borders = tuple(((m - 1) // 2, m // 2) for m in layer.kernel.shape)
+    defined = Blur(layer.kernel, rate, borders, padding)._plain(x)
+    for weights in (torch.ones(()).double(), draw(*defined.shape, dtype=torch.float64)):
+        (expected,) = torch.autograd.grad((defined * weights).sum(), x, retain_graph=True)
+        (found,) = torch.autograd.grad((layer(x) * weights).sum(), x)
+        assert (found - expected).abs().max() <= 1e-14
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_blurs_of_other_maps_and_their_gradients(axes: int) -> None:
+    layer = BlurPool("bin5", (2,) * axes).double()
+    x = draw(2, 2, *(7 + axis for axis in range(axes)), dtype=torch.float64).requires_grad_()
+    separate = x
+    for axis in range(axes):
+        one = BlurPool("bin5", (2,), axes=(axis - axes,)).double()
+        separate = one(separate)
+    assert (layer(x) - separate).abs().max() <= 1e-14
+    assert torch.autograd.gradcheck(layer, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_in_16_bits_a_blur_is_rounded_once(dtype: torch.dtype) -> None:
+    layer, x = BlurPool("tri3", (2, 2)), draw(2, 3, 16, 18).to(dtype).requires_grad_()
+    found, exact = layer.to(dtype)(x), layer.float()(x.detach().float())
+    assert torch.equal(found, exact.to(dtype))
+    found.sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == dtype
 
 
 @torch.no_grad()

@@ -1,0 +1,192 @@
+"""Blur and subsample one batch: pad, convolve every channel, keep every few samples; and the cheaper ways to do it.
+
+At once on a CPU, the convolution pads with zeros by itself, which copies nothing, and the few outputs that meet a
+border are computed once more from the samples beside it. The gradient of a linear map needs neither its input nor its
+output. A compiler makes one loop of the padding and a sum over the taps.
+"""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .padding import fold, pad
+from .parts import PART, joined, layout, needs_gradient, runs_now
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+@dataclass(frozen=True, eq=False)
+class Blur:
+    """A kernel (m₁, …), the stride, the (before, after) samples of border and their kind: per spatial axis."""
+
+    kernel: Tensor
+    stride: tuple[int, ...]
+    borders: tuple[tuple[int, int], ...]
+    padding: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, C, N₁, …) → (N, C, n₁, …), in the type of ``x`` whatever autocast says."""
+        with own_type(x):
+            learned = x.is_complex() or self.kernel.requires_grad
+            if not runs_now(x) or learned or not self._has_adjoint(x.shape):
+                return self._compiled(x) if self._fuses(x) else self._plain(x)
+            return _Linear.apply(x, self) if needs_gradient(x) else self._now(x)
+
+    # -- as it is defined ------------------------------------------------------------------------------------
+
+    def _plain(self, x: Tensor) -> Tensor:
+        return self._convolved(pad(x, self.borders, self.padding))
+
+    def _convolved(self, x: Tensor, padding: Sequence[int] | int = 0) -> Tensor:
+        conv, weight = _CONV[self.kernel.dim()], self._weight(x)
+        return conv(x, weight, stride=self.stride, padding=padding, groups=x.shape[1])
+
+    def _weight(self, x: Tensor) -> Tensor:
+        return self.kernel.to(x).expand(x.shape[1], 1, *self.kernel.shape)
+
+    # -- compiled --------------------------------------------------------------------------------------------
+
+    def _fuses(self, x: Tensor) -> bool:
+        """Whether a compiler makes one loop of it; a convolution it calls as it is."""
+        compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        return compiling and x.device.type == "cpu" and self.kernel.dim() <= 2 and not needs_gradient(x)
+
+    def _compiled(self, x: Tensor) -> Tensor:
+        return sum_of_slices(pad(x, self.borders, self.padding), self.kernel.to(x), self.stride)
+
+    # -- at once, on a CPU -----------------------------------------------------------------------------------
+
+    def _now(self, x: Tensor) -> Tensor:
+        if not (x.numel() > PART and self._is_direct(x)):
+            return _in_parts(lambda part: self._plain(_wide(part)).to(part.dtype), x)
+        before = [border[0] for border in self.borders]
+        out = _in_parts(lambda part: self._convolved(_wide(part), before).to(part.dtype), x)
+        for strip in self._strips(x.shape[2:]):
+            out.narrow(strip.axis + 2, strip.first, strip.count).copy_(self._along(strip, _wide(x)))
+        return out
+
+    def _is_direct(self, x: Tensor) -> bool:
+        """Whether zeros on both sides, as many as before, give the same samples but for those at the borders."""
+        axes = zip(x.shape[2:], self.kernel.shape, self.stride, self.borders, strict=True)
+        return self.padding != "circular" and all(
+            n >= taps + step and (n + 2 * before - taps) // step == (n + before + after - taps) // step
+            for n, taps, step, (before, after) in axes
+        )
+
+    def _along(self, strip: "_Strip", x: Tensor) -> Tensor:
+        """The outputs of a strip."""
+        borders = [strip.border if axis == strip.axis else border for axis, border in enumerate(self.borders)]
+        dim = strip.axis + 2
+        padded = pad(x.narrow(dim, strip.start, strip.reach), borders, self.padding)
+        padded = padded.narrow(dim, strip.skipped, padded.shape[dim] - strip.skipped)
+        return self._convolved(padded).narrow(dim, 0, strip.count)
+
+    def _strips(self, lengths: Sequence[int]) -> "list[_Strip]":
+        """The outputs that meet a border, on each side of each axis."""
+        found = []
+        for axis, n in enumerate(lengths if self.padding != "zero" else ()):
+            taps, step, (before, after) = self.kernel.shape[axis], self.stride[axis], self.borders[axis]
+            count = (n + before + after - taps) // step + 1
+            if (head := -(-before // step)) > 0:
+                reach = max(step * (head - 1) - before + taps, before + 1)
+                found.append(_Strip(axis, 0, head, 0, reach, (before, 0)))
+            if (first := (n - taps + before) // step + 1) < count:
+                beyond = step * (count - 1) - before + taps - n
+                start = min(step * first - before, n - 1 - beyond)
+                skipped = step * first - before - start
+                found.append(_Strip(axis, first, count - first, start, n - start, (0, beyond), skipped))
+        return found
+
+    # -- the gradient ----------------------------------------------------------------------------------------
+
+    def _has_adjoint(self, shape: Sequence[int]) -> bool:
+        """Whether its gradient is spread and folded: nothing is cropped, and no axis too short."""
+        return all(min(border) >= 0 and max(border) < n for n, border in zip(shape[2:], self.borders, strict=True))
+
+    def adjoint(self, gradient: Tensor, shape: Sequence[int]) -> Tensor:
+        """What a gradient (N, C, n₁, …) of the output is to an input of a shape: spread by the taps, and folded."""
+        with own_type(gradient):
+            if torch.is_grad_enabled() or not self._has_adjoint(shape):  # a gradient of the gradient may be wanted
+                with torch.enable_grad():
+                    x = gradient.new_zeros(shape).requires_grad_()
+                    out = self._plain(x)
+                return torch.autograd.grad(out, x, gradient, create_graph=torch.is_grad_enabled())[0]
+            return _in_parts(lambda part: self._back(part, shape[2:]), gradient, math.prod(shape[1:]))
+
+    def _back(self, gradient: Tensor, lengths: Sequence[int]) -> Tensor:
+        wide = _wide(gradient)
+        padded = [n + sum(border) for n, border in zip(lengths, self.borders, strict=True)]
+        sizes = zip(padded, gradient.shape[2:], self.kernel.shape, self.stride, strict=True)
+        rest = [n - (out - 1) * step - taps for n, out, taps, step in sizes]
+        transposed, weight = _TRANSPOSED[self.kernel.dim()], self._weight(wide)
+        spread = transposed(wide, weight, None, self.stride, 0, rest, wide.shape[1])
+        return fold(spread, self.borders, self.padding).to(gradient.dtype)
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """``count`` outputs from ``first`` on, which come from ``reach`` inputs from ``start`` on, and a border."""
+
+    axis: int
+    first: int
+    count: int
+    start: int
+    reach: int
+    border: tuple[int, int]
+    skipped: int = 0  # inputs that only the border is made of
+
+
+class _Linear(torch.autograd.Function):
+    """Nothing is kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, blur: Blur) -> Tensor:
+        ctx.blur, ctx.shape, ctx.layout = blur, x.shape, layout(x)
+        return blur._now(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient = gradients[0].contiguous(memory_format=ctx.layout)
+        return ctx.blur.adjoint(gradient, ctx.shape), None
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor, values: int | None = None) -> Tensor:
+    """Whole where the kernel takes the layout as it is; else it makes copies, which stay in a cache in parts."""
+    return function(x) if x.stride(1) == 1 and x.dtype.itemsize > 2 else joined(function, x, values)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """A depthwise convolution in 16 bits is many times slower on a CPU."""
+    return x.float() if x.dtype.itemsize == 2 else x
+
+
+def own_type(x: Tensor) -> AbstractContextManager[Any]:
+    """Keep the type of ``x``, which autocast would lower where the operation blurred does not."""
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
+
+
+def sum_of_slices(x: Tensor, kernel: Tensor, stride: Sequence[int]) -> Tensor:
+    """The convolution of every channel with ``kernel``, as the sum of its taps times what they meet."""
+    axes = kernel.dim()
+    counts = [(x.shape[axis - axes] - kernel.shape[axis]) // stride[axis] + 1 for axis in range(axes)]
+    total: Tensor | None = None
+    for place in itertools.product(*map(range, kernel.shape)):
+        spans: list[Any] = [
+            slice(i, i + (n - 1) * step + 1, step) for i, n, step in zip(place, counts, stride, strict=True)
+        ]
+        term = x[(..., *spans)] * kernel[place]
+        total = term if total is None else total + term
+    assert total is not None
+    return total
