@@ -61,6 +61,7 @@ class Blur:
         return compiling and x.device.type == "cpu" and self.kernel.dim() <= 2 and not needs_gradient(x)
 
     def _compiled(self, x: Tensor) -> Tensor:
+        x = x.as_strided(x.shape, x.stride())  # what made x is written once: in the loop it is computed for every tap
         return sum_of_slices(pad(x, self.borders, self.padding), self.kernel.to(x), self.stride)
 
     # -- at once, on a CPU -----------------------------------------------------------------------------------

@@ -226,3 +226,12 @@ def test_compiled_it_is_one_sum_without_a_convolution() -> None:
     found = torch.compile(blur, fullgraph=True, backend=backend)(x)
     assert "conv2d" not in called
     assert (found - blur(x)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@torch.no_grad()
+def test_a_compiled_pool_returns_what_it_returns_otherwise(layout: torch.memory_format) -> None:
+    torch._dynamo.reset()
+    model, x = LAYERS["pool of 2"], draw(2, 4, 17, 20).to(memory_format=layout)
+    found = torch.compile(model, fullgraph=True)(x)
+    assert (found - model(x)).abs().max() <= 1e-6
