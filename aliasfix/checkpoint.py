@@ -146,6 +146,15 @@ def _read_safetensors(path: Path) -> Checkpoint:
     except Exception as error:
         raise AliasfixError(f"{path} is damaged, or no safetensors file: {one_line(error)}") from error
     content: dict[str, Any] = {"state_dict": state}
+    return from_safetensors(path, content, metadata)
+
+
+def from_safetensors(path: Path, content: dict[str, Any], metadata: dict[str, str]) -> Checkpoint:
+    """What a safetensors file holds, with the record that stands in its metadata.
+
+    Raises:
+        AliasfixError: the record is no JSON.
+    """
     if RECORD in metadata:
         try:
             content[RECORD] = json.loads(metadata.pop(RECORD))

@@ -145,7 +145,7 @@ def revert(model: nn.Module, inplace: bool = False) -> nn.Module:
             f"load the original's first with model.load_state_dict, then revert"
         )
     if not inplace:
-        model = _copy(model)
+        return unblurred(model)
     surgery.undo(model, plan)
     return model
 

@@ -98,10 +98,7 @@ class Rule:
         return tuple(0.0 if m % 2 else 0.5 for m in taps)
 
     def pads(self, bound: dict[str, Any]) -> bool:
-        """Whether the call continues its input past the border, which ``padding="circular"`` wraps instead.
-
-        A pool does so where it keeps every s-th of N samples: its last dense windows pass the border.
-        """
+        """Whether the call continues its input past the border, which ``padding="circular"`` wraps instead."""
         padding = bound.get("padding", 0)
         return not isinstance(padding, str) and any(padding if isinstance(padding, tuple | list) else (padding,))
 
@@ -111,6 +108,15 @@ class Rule:
         Under ``ceil_mode`` it is not: the last window depends on the stride.
         """
         return type(module).forward in {known.forward for known in self.modules} and not bound.get("ceil_mode")
+
+
+class Pool(Rule):
+    """A rule for windows that keep every s-th of N samples, the last of which pass the border when taken densely."""
+
+    def pads(self, bound: dict[str, Any]) -> bool:
+        """With a window of several samples."""
+        kernel = bound["kernel_size"]
+        return super().pads(bound) or max(kernel if isinstance(kernel, tuple | list) else (kernel,)) > 1
 
 
 @functools.cache

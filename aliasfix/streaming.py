@@ -15,7 +15,7 @@ import safetensors
 import torch
 
 from . import saving
-from .checkpoint import RECORD, Checkpoint
+from .checkpoint import RECORD, Checkpoint, from_safetensors
 from .errors import AliasfixError
 from .record import Record, tensor_head
 from .wording import one_line
@@ -71,13 +71,7 @@ def read(path: Path) -> Stream:
             raise AliasfixError(f"{path}: {key} is of the type {info['dtype']}, which cannot be streamed")
         state[key] = torch.empty(info["shape"], dtype=_TYPES[info["dtype"]], device="meta")
         offsets[key] = (start + info["data_offsets"][0], start + info["data_offsets"][1])
-    content: dict[str, object] = {"state_dict": state}
-    if RECORD in metadata:
-        try:
-            content[RECORD] = json.loads(metadata.pop(RECORD))
-        except (ValueError, RecursionError) as error:
-            raise AliasfixError(f"{path}: its metadata {RECORD!r} is no JSON: {one_line(error)}") from None
-    return Stream(Checkpoint(path, content, metadata=metadata), offsets, start)
+    return Stream(from_safetensors(path, {"state_dict": state}, metadata), offsets, start)
 
 
 def write(path: Path, stream: Stream, record: Record) -> None:

@@ -8,6 +8,7 @@ kernel size of the pool are put beside it. Without options it writes results/lay
 """
 
 import argparse
+import functools
 import warnings
 
 import antialiased_cnns
@@ -18,7 +19,7 @@ from models import LAYOUTS
 from provenance import write
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved
+from timing import interleaved, works
 from torch import nn
 
 import aliasfix
@@ -76,19 +77,10 @@ def backward(layer, x):
 MODES = {"forward": forward, "forward, compiled": compiled, "forward and backward": backward}
 
 
-def works(layer, x):
-    """None, or why a peer does not run on this type or layout."""
-    try:
-        layer(x)
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
-    return None
-
-
 def measure(name, mode, layout, dtype, options):
     x = torch.randn(SHAPE, device=options.device).to(dtype).to(memory_format=LAYOUTS[layout])
     layers = {key: layer.to(x.device, dtype) for key, layer in LAYERS[name]().items()}
-    layers = {key: layer for key, layer in layers.items() if works(layer, x) is None}
+    layers = {key: layer for key, layer in layers.items() if works(functools.partial(layer, x)) is None}
     runs = {"copy of the input": x.clone} | {key: MODES[mode](layer, x) for key, layer in layers.items()}
     times = interleaved(runs, x.device, options.threads, options.seconds)
     row = {"layer": name, "mode": mode, "layout": layout, "dtype": str(dtype).removeprefix("torch."), "times": times}

@@ -20,7 +20,7 @@ import torchvision
 from provenance import write
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved
+from timing import interleaved, works
 
 import aliasfix
 
@@ -98,15 +98,6 @@ def memory(name, device):
     models["antialiased-cnns"] = getattr(antialiased_cnns, name)(filter_size=3).to(device)
     x = torch.randn(16, 3, 224, 224, device=device)
     return {"model": name, "saved_mib": {key: saved_mib(model, x) for key, model in models.items()}}
-
-
-def works(run):
-    """None, or why a peer does not run."""
-    try:
-        run()
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
-    return None
 
 
 def timed(models, x, make, options):

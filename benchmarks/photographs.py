@@ -12,6 +12,7 @@ import torch
 from provenance import RESULTS, ROOT, write
 
 from aliasfix import compare_filters, showcase
+from aliasfix.comparison.figures import ONE, TWO
 
 FILTERS, SHOWN = ("rect2", "tri3", "bin4", "bin5"), "tri3"
 LENGTH = {"passes": 24, "diagonal": 32, "reach": 2, "feature_images": 8, "feature_shifts": 4, "batch_size": 4}
@@ -43,7 +44,7 @@ def draw(found):
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure = plt.figure(figsize=(10, 6.4), layout="constrained")
     grid = figure.add_gridspec(3, 4, height_ratios=(1.35, 1, 1))
-    sides = (("a", "#c8553d", "original"), ("b", "#2f7fd1", f"converted with {SHOWN}, not retrained"))
+    sides = (("a", ONE, "original"), ("b", TWO, f"converted with {SHOWN}, not retrained"))
     wide = figure.add_subplot(grid[0, :])
     layers = found["layers"]
     for number, (side, colour, label) in enumerate(sides):

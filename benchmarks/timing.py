@@ -17,6 +17,15 @@ def clock(device, threads):
     return (time.thread_time if threads == 1 else time.perf_counter), lambda: None
 
 
+def works(run):
+    """None, or why it does not run."""
+    try:
+        run()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return None
+
+
 def interleaved(functions, device, threads, seconds=10.0, most=51, least=3):
     """Milliseconds of each function by name: median, first and third quartile, and the number of runs.
 

@@ -65,35 +65,31 @@ def conversion():
 
 def recovery():
     """The tables of ``benchmarks/recovery.py``: means over the runs, and from the lowest to the highest."""
-    networks, sections = load("recovery")["networks"], []
-    for heading, members in (
-        ("EfficientNet-Lite0 on photographs", [name for name in networks if name == "EfficientNet-Lite0"]),
-        ("Small networks on digits", [name for name in networks if name != "EfficientNet-Lite0"]),
-    ):
-        rows = []
-        for name in members:
-            runs = networks[name]
-            for filter in (key for key in runs[0] if key != "original"):
-                for stage in ("original", *runs[0][filter]):
-                    rows.append(
-                        (
-                            name,
-                            filter,
-                            stage,
-                            [r["original"] if stage == "original" else r[filter][stage] for r in runs],
-                        )
-                    )
-        if rows:
-            shown = [key for key in rows[0][3][0] if isinstance(rows[0][3][0][key], float)]
-            titles = [RECOVERED.get(key, key) for key in shown]
-            lines = [f"## {heading}", "", f"| network | filter | stage | {' | '.join(titles)} | seconds |"]
-            lines.append("|---|---|---|" + "---:|" * (len(shown) + 1))
-            for name, filter, stage, runs in rows:
-                cells = [spread([run[key] for run in runs]) for key in shown]
-                seconds = f"{max(run['seconds'] for run in runs):.0f}" if "seconds" in runs[0] else ""
-                lines.append(f"| {name} | {filter} | {stage} | {' | '.join(cells)} | {seconds} |")
-            sections.append("\n".join(lines))
-    return "\n\n".join(sections)
+    networks = load("recovery")["networks"]
+    photographed = {name: runs for name, runs in networks.items() if name == "EfficientNet-Lite0"}
+    small = {name: runs for name, runs in networks.items() if name not in photographed}
+    sections = {"EfficientNet-Lite0 on photographs": photographed, "Small networks on digits": small}
+    return "\n\n".join(recovered(heading, members) for heading, members in sections.items() if members)
+
+
+def recovered(heading, networks):
+    """One table: a row for each network, filter and stage."""
+    rows = {
+        (name, filter, stage): [run["original"] if stage == "original" else run[filter][stage] for run in runs]
+        for name, runs in networks.items()
+        for filter in (key for key in runs[0] if key != "original")
+        for stage in ("original", *runs[0][filter])
+    }
+    first = next(iter(rows.values()))[0]
+    shown = [key for key in first if isinstance(first[key], float)]
+    titles = " | ".join(RECOVERED.get(key, key) for key in shown)
+    lines = [f"## {heading}", "", f"| network | filter | stage | {titles} | seconds |"]
+    lines.append("|---|---|---|" + "---:|" * (len(shown) + 1))
+    for of, runs in rows.items():
+        cells = [spread([run[key] for run in runs]) for key in shown]
+        seconds = f"{max(run['seconds'] for run in runs):.0f}" if "seconds" in runs[0] else ""
+        lines.append(f"| {' | '.join([*of, *cells, seconds])} |")
+    return "\n".join(lines)
 
 
 RECOVERED = {"self1": "self, 1 px", "self2": "self, 2 px", "self4": "self, 4 px", "self8": "self, 8 px"}

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from aliasfix.layers import BlurPool
 from aliasfix.recipe import Recipe
-from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.rule import Case, Pool, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.trace import Trace
 
 from .max_pool import overhang
@@ -33,7 +33,7 @@ from .max_pool import overhang
 _PARAMETERS = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
 
 
-class AveragePool(Rule):
+class AveragePool(Pool):
     """``avg_pool1d/2d/3d``, as modules or functions."""
 
     signatures = {"avg_pool1d": _PARAMETERS} | {f"avg_pool{n}d": (*_PARAMETERS, "divisor_override") for n in (2, 3)}
@@ -51,11 +51,6 @@ class AveragePool(Rule):
         if out and max(out) == 1:
             reason = "It averages the whole map to one sample: there is nothing left to subsample."
         return Site(stride, kernel, reason)
-
-    def pads(self, bound: dict[str, Any]) -> bool:
-        """With a window of several samples, which densely evaluated passes the border."""
-        kernel = bound["kernel_size"]
-        return super().pads(bound) or max(kernel if isinstance(kernel, tuple | list) else (kernel,)) > 1
 
     def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The moving average at stride 1, with the original's divisors."""

@@ -21,7 +21,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes
+from aliasfix.rule import Case, Pool, Site, per_axis, spatial_axes
 from aliasfix.trace import Trace
 
 from .average_pool import AveragePool
@@ -29,7 +29,7 @@ from .average_pool import AveragePool
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-class LPPool(Rule):
+class LPPool(Pool):
     """``lp_pool1d/2d/3d``, as modules or functions."""
 
     signatures = {f"lp_pool{n}d": ("input", "norm_type", "kernel_size", "stride", "ceil_mode") for n in (1, 2, 3)}
@@ -40,11 +40,6 @@ class LPPool(Rule):
         kernel = per_axis(bound["kernel_size"], axes)
         stride = per_axis(bound.get("stride") or kernel, axes)
         return None if max(stride) == 1 else Site(stride, kernel)
-
-    def pads(self, bound: dict[str, Any]) -> bool:
-        """With a window of several samples, which densely evaluated passes the border."""
-        kernel = bound["kernel_size"]
-        return super().pads(bound) or max(kernel if isinstance(kernel, tuple | list) else (kernel,)) > 1
 
     def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The norm at stride 1, as torch computes it: from the average of the powers."""

@@ -26,13 +26,13 @@ from aliasfix.dense_max import dense_max
 from aliasfix.layers import BlurPool
 from aliasfix.parts import in_parts, layout, needs_gradient, runs_now
 from aliasfix.recipe import Recipe
-from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.rule import Case, Pool, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.trace import Trace
 
 _PARAMETERS = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
 
-class MaxPool(Rule):
+class MaxPool(Pool):
     """``max_pool1d/2d/3d``, as modules or functions."""
 
     signatures = {f"max_pool{n}d": _PARAMETERS for n in (1, 2, 3)} | {
@@ -62,11 +62,6 @@ class MaxPool(Rule):
         if func.__name__.endswith("with_indices"):
             return blur(self.dense(func, bound, (1,), wrap)[0]), func(**bound)[1]
         return in_parts(lambda part: self.dense(func, {**bound, "input": part}, (1,), wrap), blur, bound["input"])
-
-    def pads(self, bound: dict[str, Any]) -> bool:
-        """With a window of several samples, which densely evaluated passes the border."""
-        kernel = bound["kernel_size"]
-        return super().pads(bound) or max(kernel if isinstance(kernel, tuple | list) else (kernel,)) > 1
 
     def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The pool at stride 1, extended to the right where ``ceil_mode`` reaches further."""

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from aliasfix import saving
-from aliasfix.comparison.figures import Drawing, drawings, picture
+from aliasfix.comparison.figures import ONE, TWO, Drawing, drawings, picture
 from aliasfix.comparison.filters import FilterSweep, cells, headers
 from aliasfix.comparison.result import Comparison, Corruptions, Measure
 from aliasfix.plan import Plan
@@ -158,7 +158,7 @@ def _drawing(drawing: Drawing, found: Comparison) -> str:
         figures.append(f'<figure id="figure-{panel.name}">{head}{panel.svg()}</figure>')
     key = ""
     if drawing.name == "shift":
-        names = zip(("#c8553d", "#2f7fd1"), found.names, strict=True)
+        names = zip((ONE, TWO), found.names, strict=True)
         key = " ".join(
             f'<span class="of"><span class="key" style="background:{c}"></span>{escape(name)}</span>'
             for c, name in names

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aliasfix.errors import AliasfixError
 from aliasfix.example import configured_size
 from aliasfix.measure import ImageFolder
-from aliasfix.measure.folder import IMAGENET_MEAN, IMAGENET_STD
+from aliasfix.measure.folder import IMAGENET_MEAN, IMAGENET_STD, unreadable
 from aliasfix.measure.inputs import Images, batches
 from aliasfix.wording import listing
 
@@ -122,7 +122,7 @@ class Views:
 
     def _drop_unreadable(self, folder: ImageFolder) -> None:
         """Find out once which files cannot be read, instead of on every pass."""
-        bad = [path for path in folder.files if not _readable(path)]
+        bad = unreadable(folder.files)
         names = [str(path.relative_to(folder.root)) for path in bad]
         message = f"{len(bad)} of {len(folder.files)} images in {folder.root} cannot be read"
         if len(bad) == len(folder.files):
@@ -204,12 +204,3 @@ def _normalisation(model: nn.Module) -> dict[str, Any]:
     config = config if isinstance(config, dict) else {}
     found = {"mean": config.get("mean") or IMAGENET_MEAN, "std": config.get("std") or IMAGENET_STD}
     return {key: tuple(value) * (3 if len(value) == 1 else 1) for key, value in found.items()}
-
-
-def _readable(path: Path) -> bool:
-    try:
-        with Image.open(path) as file:
-            file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..errors import AliasfixError
+from ..measure.folder import unreadable
 from ..wording import one_line
 from . import images, seeds
 from .images import Photographs
@@ -155,7 +156,7 @@ def _readable(root: str | Path, labelled: bool, accelerator: Any) -> tuple[list[
         raise AliasfixError(
             f"{root} has one class folder: there is nothing to tell apart; distillation=1 learns without labels"
         )
-    bad = set(gather_object(images.unreadable(files[accelerator.process_index :: accelerator.num_processes])))
+    bad = set(gather_object(unreadable(files[accelerator.process_index :: accelerator.num_processes])))
     if bad:
         message = f"{len(bad)} of {len(files)} images in {root} cannot be read"
         if len(bad) == len(files):

@@ -1,8 +1,6 @@
 """An image folder to train on: checked before training, augmented by timm, the same images whoever loads them."""
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +82,3 @@ def listed(root: str | Path, labelled: bool) -> tuple[list[Path], list[int] | No
     if folder.classes is None:
         return folder.files, None, None
     return folder.files, [folder.label(path) or 0 for path in folder.files], folder.classes
-
-
-def unreadable(files: Sequence[Path]) -> list[Path]:
-    """Those that are no image, or are cut short. A JPEG is decoded at an eighth of its size, which is enough."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        readable = pool.map(_readable, files)
-    return [path for path, fine in zip(files, readable, strict=True) if not fine]
-
-
-def _readable(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            image.draft(None, (1, 1))
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
