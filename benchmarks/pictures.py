@@ -38,12 +38,33 @@ def crops(names, each, seed):
         image = picture(name)
         for _ in range(each):
             side = round(min(image.size) * random.uniform(0.3, 1) ** 0.5)
-            left, top = (int(random.integers(length - side + 1)) for length in image.size)
-            crop = image.crop((left, top, left + side, top + side)).resize(
-                (SIZE + MARGIN,) * 2, Image.Resampling.BICUBIC
-            )
-            found.append(torch.tensor(np.array(crop)).permute(2, 0, 1) / 127.5 - 1)
+            found.append(square(image, side, random, SIZE + MARGIN))
     return torch.stack(found)
+
+
+def varied(names, each, seed):
+    """Square crops of 8% to 100%, mirrored, in other colours, brighter and darker: (N, 3, 224, 224) in [-1, 1].
+
+    What a layer returns is known for any image: with the few pictures here, variety is what keeps a fit from learning
+    them by heart.
+    """
+    random, found = np.random.default_rng(seed), []
+    for name in names:
+        image = picture(name)
+        for _ in range(each):
+            crop = square(image, round(min(image.size) * random.uniform(0.08, 1) ** 0.5), random, SIZE)
+            crop = crop.flip([axis for axis, share in ((1, 0.3), (2, 0.5)) if random.random() < share])
+            if random.random() < 0.5:
+                crop = crop[random.permutation(3)]
+            found.append((crop * random.uniform(0.5, 1.2) + random.uniform(-0.2, 0.2)).clamp(-1, 1))
+    return torch.stack(found)
+
+
+def square(image, side, random, size):
+    """A crop of a picture at a random place, resized: (3, size, size) in [-1, 1]."""
+    left, top = (int(random.integers(length - side + 1)) for length in image.size)
+    crop = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
+    return torch.tensor(np.array(crop)).permute(2, 0, 1) / 127.5 - 1
 
 
 def view(images, top, left):

@@ -28,7 +28,7 @@ from aliasfix.showcase import network
 
 FILTERS, SEEDS, FOLDS = ("tri3", "bin5"), (0, 1, 2), (0, 1)
 SHIFTS = (1, 2, 4, 8)
-CALIBRATION_CROPS, TEST_CROPS = 8, 5  # of each photograph; there are ten in each half
+CALIBRATION_CROPS, TEST_CROPS = 25, 10  # of each photograph; there are ten in each half
 CALIBRATION_DIGITS, CONSISTENCY_DIGITS = 256, 50
 
 
@@ -61,7 +61,7 @@ def photographs(fold):
     """Calibrate on one half of the photographs, test on the other."""
     original = network().to(memory_format=torch.channels_last)
     for_calibration, for_test = pictures.halves(fold)
-    images = pictures.crops(for_calibration, CALIBRATION_CROPS, fold)
+    images = pictures.varied(for_calibration, CALIBRATION_CROPS, fold)
     test = pictures.crops(for_test, TEST_CROPS, 1000 + fold)
     random = torch.Generator().manual_seed(fold)
     pair = [torch.randint(pictures.MARGIN, (len(test), 2), generator=random) for _ in range(2)]

@@ -21,7 +21,7 @@ from aliasfix.measure.running import Output, running
 from aliasfix.record import digest_of_weights
 from aliasfix.wording import one_line
 
-METHODS = ("statistics", "least-squares", "both")
+METHODS = ("statistics", "least-squares", "both", "every-layer")
 
 
 def calibrate(
@@ -38,15 +38,16 @@ def calibrate(
 
     ``statistics`` gives every channel the mean and variance back that it has in the original; ``least-squares`` fits
     the convolutions behind the blurs to what they return in the original; ``both`` does the second, then the first,
-    layer by layer. A quarter of the images is held out to tell whether it helped.
+    layer by layer; ``every-layer`` does both and fits all convolutions, which takes several times as long. A quarter
+    of the images is held out to tell whether it helped.
 
     Args:
         model: a converted network; its weights change, and nothing else.
         images: a folder, or a list, data loader or other iterable of (C, H, W) or (B, C, H, W) tensors that can be
             iterated again, scaled and normalised as in training; labels are not looked at. 64 to 256 are enough.
         original: the network before conversion; by default what `aliasfix.revert` gives of the model.
-        method: ``statistics``, ``least-squares``, ``both``; ``auto`` takes what agrees best with the original on the
-            images held out, and leaves the model as it is where nothing is better than that.
+        method: ``statistics``, ``least-squares``, ``both``, ``every-layer``; ``auto`` takes what agrees best with the
+            original on the images held out, and leaves the model as it is where nothing is better than that.
         size: side of the network's input, see `aliasfix.compare`.
         batch_size: most images in a network at a time, which bounds the memory.
         output: where the logits (or another tensor) are in what the networks return: a key, an index, a function.
@@ -145,15 +146,20 @@ def _corrections(
     """What a method does to which of the layers, in the order in which they run."""
     made: list[Correction] = []
     fitted = []
+    # a normalisation behind a convolution takes up the mean, if its own statistics are matched
+    normalised = method != "least-squares" and any(
+        isinstance(model.get_submodule(path), statistics.Normalisation) for path in paths
+    )
     if method != "statistics":
-        for path in paths:
+        every = layers and method == "every-layer"
+        for path in paths[paths.index(layers[0]) :] if every else layers:
             module = model.get_submodule(path)
-            if path not in layers or not isinstance(module, least_squares.Convolution):
+            if not isinstance(module, least_squares.Convolution):
                 continue
             if why := least_squares.why_not(module):
                 notes.append(f"{path} is not fitted: {why}")
                 continue
-            made.append(least_squares.LeastSquares(path, module))
+            made.append(least_squares.LeastSquares(path, module, centred=normalised or module.bias is not None))
             fitted.append(path)
     if method != "least-squares":
         made += statistics.corrections(model, [path for path in paths if path not in fitted])

@@ -49,7 +49,8 @@ class Judge:
 def errors(original: nn.Module, model: nn.Module, paths: Sequence[str], batches: Sequence[Tensor]) -> dict[str, float]:
     """How far each layer's output is from the original's: squared, as a share of its variance.
 
-    A layer that runs densely in the converted network is compared where the original samples.
+    Up to each channel's mean, which a bias or the normalisation behind the layer takes up. A layer that runs densely in
+    the converted network is compared where the original samples.
     """
     sums = {path: [torch.zeros(()), torch.zeros(())] for path in paths}
     kept: dict[str, Tensor] = {}
@@ -60,7 +61,7 @@ def errors(original: nn.Module, model: nn.Module, paths: Sequence[str], batches:
     def compare(path: str, module: nn.Module, args: tuple[Any, ...]) -> None:
         wanted, found = kept.pop(path), type(module).forward(module, *args)
         every = [slice(None, None, -(-n // m)) for n, m in zip(found.shape[2:], wanted.shape[2:], strict=True)]
-        sums[path][0] = sums[path][0] + (found[(slice(None), slice(None), *every)] - wanted).square().sum()
+        sums[path][0] = sums[path][0] + _spread(found[(slice(None), slice(None), *every)] - wanted)
         sums[path][1] = sums[path][1] + _spread(wanted)
 
     with ExitStack() as stack:

@@ -1,11 +1,11 @@
-"""Least squares: the convolution behind a blur is fitted to what it returns in the original.
+"""Least squares: a convolution is fitted to what it returns in the original.
 
     W' = argmin_W  ‖W X − Y₀‖² / n  +  λ · (tr X Xᵀ / n d) · ‖W − W₀‖²
 
 X (d, n) are the patches that the convolution meets behind the blur, Y₀ (O, n) what it returns in the original at the
-same positions, W₀ (O, d) its trained weights, all centred where it has a bias, which then takes the means up. It is the
-layer-wise reconstruction of He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, section
-3.1, equation 5, towards the trained weights instead of 0.
+same positions, W₀ (O, d) its trained weights, all centred where its bias or the statistics of a normalisation take the
+means up. It is the layer-wise reconstruction of He et al., "Channel Pruning for Accelerating Very Deep Neural
+Networks", ICCV 2017, section 3.1, equation 5, towards the trained weights instead of 0.
 
 The blur removes what the original aliased, so that a part of Y₀ cannot be had from X: the fit then returns less
 variance than the original, the more the fewer frequencies are left.
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from aliasfix.errors import AliasfixError
 
 Convolution = nn.modules.conv._ConvNd
-LAMBDA = 1.0  # towards 0 it learns the few images by heart
+SURE = 30  # λ is the inputs of an output divided by it: the more there are, the more is learned by heart
 LARGEST = 2304  # inputs of one output: beyond it the normal equations take longer than a forward pass
 _SAMPLES = 4  # per input of an output, over the images of a batch
 
@@ -32,8 +32,12 @@ _SAMPLES = 4  # per input of an output, over the images of a batch
 class LeastSquares:
     """Fit one convolution; all its groups at once, each by its own normal equations."""
 
-    def __init__(self, path: str, module: Convolution, pull: float = LAMBDA, seed: int = 0) -> None:
-        self.path, self._lambda = path, pull
+    def __init__(
+        self, path: str, module: Convolution, pull: float | None = None, centred: bool | None = None, seed: int = 0
+    ) -> None:
+        self.path = path
+        self._lambda = module.weight[0].numel() / SURE if pull is None else pull
+        self._centred = module.bias is not None if centred is None else centred
         self._generator = torch.Generator().manual_seed(seed)
         self._weight = _by_group(module.weight.detach().double().clone(), module.groups)  # W₀, once it changes
         groups, outputs, inputs = self._weight.shape
@@ -63,7 +67,7 @@ class LeastSquares:
         self._shown = torch.zeros(0)
         if not (self._xx.isfinite().all() and self._yx.isfinite().all()):
             raise AliasfixError("its values are not finite on these images")
-        weight, bias = self._solve(module.bias is not None)
+        weight, bias = self._solve()
         module.weight.data.copy_(weight.reshape(module.weight.shape))
         if module.bias is not None:
             module.bias.data.copy_(bias.flatten())
@@ -76,10 +80,10 @@ class LeastSquares:
         self._x += x.sum(2)
         self._y += y.sum(2)
 
-    def _solve(self, centred: bool) -> tuple[Tensor, Tensor]:
+    def _solve(self) -> tuple[Tensor, Tensor]:
         x, y = self._x / self._count, self._y / self._count
         xx, yx = self._xx / self._count, self._yx / self._count
-        if centred:
+        if self._centred:
             xx, yx = xx - x[:, :, None] * x[:, None], yx - y[:, :, None] * x[:, None]
         pull = self._lambda * xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         towards = xx + torch.diag_embed(pull[:, None].expand(-1, xx.shape[1]))

@@ -17,7 +17,8 @@ from aliasfix.printing import Tabular
 class Site:
     """A layer behind a blur: how far its output is from the original's, on the images held out.
 
-    ``before`` and ``after`` are the squared error as a share of the variance of the original's output.
+    ``before`` and ``after`` are the squared error, up to each channel's mean, as a share of the variance of the
+    original's output.
     """
 
     path: str

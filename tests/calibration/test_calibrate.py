@@ -107,10 +107,25 @@ def test_least_squares_brings_the_layers_behind_the_blurs_nearer(build, images: 
     assert all(site.after < site.before for site in found.sites)
 
 
+def test_every_layer_fits_all_convolutions_and_brings_the_output_nearer(images: Tensor) -> None:
+    converted = aliasfix.convert(network(), "bin5")
+    before = held(converted)
+    found = aliasfix.calibrate(converted, images, method="every-layer")
+    changed = {key for key, value in held(converted).items() if not torch.equal(value, before[key])}
+    named = dict(converted.named_modules())
+    convolutions = {f"{path}.weight" for path, module in named.items() if isinstance(module, nn.Conv2d)}
+    norms = {f"{path}.running_var" for path, module in named.items() if isinstance(module, nn.BatchNorm2d)}
+    assert convolutions - {"0.weight"} <= changed
+    assert "0.weight" not in changed  # before the first blur there is nothing to mend
+    assert norms - {"1.running_var"} <= changed
+    assert not {key for key in changed if key.startswith("15")}  # the linear layer
+    assert all(site.after < site.before for site in found.sites)
+
+
 def test_auto_takes_the_best_of_the_methods(images: Tensor) -> None:
     found = aliasfix.calibrate(aliasfix.convert(network(), "bin5"), images)
     tried = {name: scores.rank for name, scores in found.scores.items() if name != "original"}
-    assert list(tried) == ["before", "statistics", "least-squares", "both"]
+    assert list(tried) == ["before", "statistics", "least-squares", "both", "every-layer"]
     assert found.after.rank == max(tried.values())
     printed = str(found)
     assert f"{found.method} (taken)" in printed

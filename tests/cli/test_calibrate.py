@@ -70,7 +70,7 @@ def fresh() -> nn.Module:
 def test_json_has_the_figures(run: Run, home: Path, photos: Path, net: nn.Module) -> None:
     found = json.loads(run("convert", NET, *ARGUMENTS, "-o", "out.pth", "--json").stdout)["calibration"]
     assert found["images"] == 9
-    assert set(found["scores"]) == {"original", "before", "statistics", "least-squares", "both"}
+    assert set(found["scores"]) == {"original", "before", "statistics", "least-squares", "both", "every-layer"}
 
 
 def test_revert_of_a_calibrated_file_is_refused(
