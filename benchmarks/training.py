@@ -10,26 +10,30 @@ from torch.utils.data import DataLoader, Dataset
 
 import aliasfix
 
-SIDE, STEPS, BATCH = 160, 180, 16  # pixels of a photograph's window; a smaller one than the test's costs half
-VIEWS = 24  # crops of each photograph that windows are taken from
+SIDE, STEPS, BATCH = 160, 500, 16  # pixels of a photograph's window; a smaller one than the test's costs half
+VIEWS = 60  # crops of each photograph that windows are taken from
 
 
 class Windows(Dataset):
-    """Windows of photographs, (3, SIDE, SIDE), at a random place and size, mirrored or not; no labels."""
+    """Windows of varied crops of photographs, (3, SIDE, SIDE), every other one blended with another; no labels."""
 
     def __init__(self, names, seed):
-        self.crops = pictures.crops(names, VIEWS, 2000 + seed)
+        self.crops = pictures.varied(names, VIEWS, 2000 + seed)
 
     def __len__(self):
         return STEPS * BATCH
 
-    def __getitem__(self, _):
+    def __getitem__(self, index):
+        if index % 2:
+            return torch.lerp(self.window(), self.window(), torch.rand(()))
+        return self.window()
+
+    def window(self):
         image = self.crops[int(torch.randint(len(self.crops), ()))]
-        side = int(SIDE * torch.empty(()).uniform_(0.8, 1.4))
+        side = int(torch.randint(SIDE, image.shape[-1] + 1, ()))
         top, left = torch.randint(image.shape[-1] - side + 1, (2,)).tolist()
         window = image[None, :, top : top + side, left : left + side]
-        window = F.interpolate(window, SIDE, mode="bicubic", antialias=True)[0]
-        return window.flip(2) if torch.rand(()) < 0.5 else window
+        return F.interpolate(window, SIDE, mode="bilinear", antialias=True)[0]
 
 
 class Placed(Dataset):
@@ -48,7 +52,7 @@ class Placed(Dataset):
 def for_photographs(names, seed):
     """What follows calibration on photographs, which have no labels."""
     loader = DataLoader(Windows(names, seed), BATCH)
-    options = {"epochs": 1, "lr": 4e-5, "warmup_epochs": 0.1}
+    options = {"epochs": 1, "lr": 1e-4, "warmup_epochs": 0.05, "temperature": 8}
     return {"distilled": lambda model, original, _: train(model, original, loader, **options)}
 
 

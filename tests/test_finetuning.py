@@ -63,6 +63,10 @@ def test_distillation_is_the_divergence_written_out():
     a, b = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     p, q = b.softmax(1), a.softmax(1)
     torch.testing.assert_close(distillation(a, b), (p * (p / q).log()).sum(1))
+    hot, cool = (b / 4).softmax(1), (a / 4).softmax(1)
+    torch.testing.assert_close(distillation(a, b, 4), 16 * (hot * (hot / cool).log()).sum(1))
+    squares = (a - b - (a - b).mean(1, keepdim=True)).square().mean(1) / 2
+    torch.testing.assert_close(distillation(a, b, 1e4), squares, rtol=1e-3, atol=0)
     both = ((p * (p / q).log()).sum(1) + (q * (q / p).log()).sum(1)) / 2
     torch.testing.assert_close(consistency(a, b), both)
 

@@ -104,6 +104,7 @@ def test_models_that_are_no_classifiers(out):
     ("options", "said"),
     [
         ({"distillation": 1.5}, "distillation must be between 0 and 1, not 1.5"),
+        ({"temperature": 0.0}, "temperature must be above 0, not 0.0"),
         ({"epochs": 0}, "epochs must be 1 or more"),
         ({"lr": -1.0}, "lr must be above 0"),
         ({"optimizer": "adamv"}, "close to it: adam"),

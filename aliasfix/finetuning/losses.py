@@ -1,9 +1,10 @@
 """What fine-tuning minimises: labels, the original's output, and agreement between two shifts.
 
-    (1 − d) · CE(f(x), y)  +  d · KL(original(x) ‖ f(x))  +  c · ½ [KL(f(x') ‖ f(x'')) + KL(f(x'') ‖ f(x'))]
+    (1 − d) · CE(f(x), y)  +  d · T² KL(original(x)/T ‖ f(x)/T)  +  c · ½ [KL(f(x') ‖ f(x'')) + KL(f(x'') ‖ f(x'))]
 
 Source: the second term is the distillation of Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural
-Network", 2015, at temperature 1; the third asks for what consistency measures (Zhang, ICML 2019, section 4.2).
+Network", 2015, section 2, at temperature T; the third asks for what consistency measures (Zhang, ICML 2019, section
+4.2).
 """
 
 from typing import Any
@@ -17,14 +18,17 @@ from ..errors import AliasfixError
 _BORDERS = {"reflect": "reflect", "replicate": "replicate", "zero": "constant", "circular": "circular"}
 
 
-def distillation(logits: Tensor, original: Tensor) -> Tensor:
-    """KL(original ‖ model) of the class probabilities: (B,) of two logits (B, classes).
+def distillation(logits: Tensor, original: Tensor, temperature: float = 1.0) -> Tensor:
+    """T² · KL(original ‖ model) of the class probabilities at a temperature: (B,) of two logits (B, classes).
+
+    The hotter, the more what is said of unlikely classes counts; far above the logits it is their squared difference.
 
     >>> logits = torch.tensor([[1.0, 2.0]])
     >>> distillation(logits, logits + 3)
     tensor([0.])
     """
-    return F.kl_div(logits.log_softmax(1), original.log_softmax(1), reduction="none", log_target=True).sum(1)
+    found, wanted = ((each / temperature).log_softmax(1) for each in (logits, original))
+    return temperature**2 * F.kl_div(found, wanted, reduction="none", log_target=True).sum(1)
 
 
 def consistency(one: Tensor, other: Tensor) -> Tensor:
@@ -64,13 +68,22 @@ class Objective(nn.Module):
         share: d above, 0 … 1.
         weight: c above, 0 or more.
         padding: see `shifted`.
+        temperature: T above.
     """
 
-    def __init__(self, model: nn.Module, original: nn.Module | None, share: float, weight: float, padding: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        original: nn.Module | None,
+        share: float,
+        weight: float,
+        padding: str,
+        temperature: float = 1.0,
+    ) -> None:
         super().__init__()
         self.model = model
         self._original = [original]  # in a list, so that it is no part of the module: it is not trained
-        self.share, self.weight, self.padding = share, weight, padding
+        self.share, self.weight, self.padding, self.temperature = share, weight, padding, temperature
 
     def forward(self, images: Tensor, labels: Tensor | None, offsets: Tensor | None = None, reach: int = 0) -> Tensor:
         """The loss of images (B, C, H, W), of labels (B,), and of offsets (2, B, 2) for the consistency term."""
@@ -88,7 +101,7 @@ class Objective(nn.Module):
         if labels is not None and self.share < 1:
             loss = loss + (1 - self.share) * F.cross_entropy(logits, labels, reduction="none")
         if self.share > 0:
-            loss = loss + self.share * distillation(logits, self.target(images))
+            loss = loss + self.share * distillation(logits, self.target(images), self.temperature)
         return loss
 
     @torch.no_grad()
