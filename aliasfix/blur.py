@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .padding import fold, pad
-from .parts import PART, joined, layout, needs_gradient, runs_now
+from .parts import PART, is_compiled, joined, layout, needs_gradient, runs_now
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -57,11 +57,9 @@ class Blur:
 
     def _fuses(self, x: Tensor) -> bool:
         """Whether a compiler makes one loop of it; a convolution it calls as it is."""
-        compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-        return compiling and x.device.type == "cpu" and self.kernel.dim() <= 2 and not needs_gradient(x)
+        return is_compiled(x) and self.kernel.dim() <= 2 and not needs_gradient(x)
 
     def _compiled(self, x: Tensor) -> Tensor:
-        x = x.as_strided(x.shape, x.stride())  # what made x is written once: in the loop it is computed for every tap
         return sum_of_slices(pad(x, self.borders, self.padding), self.kernel.to(x), self.stride)
 
     # -- at once, on a CPU -----------------------------------------------------------------------------------

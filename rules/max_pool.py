@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from aliasfix.dense_max import dense_max
 from aliasfix.layers import BlurPool
-from aliasfix.parts import in_parts, layout, needs_gradient, runs_now
+from aliasfix.parts import in_parts, layout, needs_gradient, runs_now, written
 from aliasfix.recipe import Recipe
 from aliasfix.rule import Case, Pool, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.trace import Trace
@@ -83,7 +83,8 @@ class MaxPool(Pool):
             return dense_max(x, kernel, [(p, p + e) for p, e in zip(padding, extra, strict=True)], dilation)
         if any(extra):
             x = F.pad(x, [n for amount in reversed(extra) for n in (0, amount)], value=-torch.inf)
-        return func(x, kernel, stride=1, padding=padding, dilation=dilation)
+        found = func(x, kernel, stride=1, padding=padding, dilation=dilation)
+        return found if func.__name__.endswith("with_indices") else written(found)
 
     cases = (
         Case("module", lambda: nn.MaxPool2d(3, 2, 1)),

@@ -228,6 +228,16 @@ def test_compiled_it_is_one_sum_without_a_convolution() -> None:
     assert (found - blur(x)).abs().max() <= 1e-6
 
 
+@pytest.mark.parametrize("layer", ["blur", "pool of 2"])
+@torch.no_grad()
+def test_compiled_behind_a_view_of_what_is_computed(layer: str) -> None:
+    torch._dynamo.reset()
+    model, x = LAYERS[layer], draw(3, 6, 9, 12)
+    for view in (lambda y: (y + 1)[1:], lambda y: (y + 1)[:, 2:, 1:], lambda y: (y[:1] + 1).expand(3, -1, -1, -1)):
+        found = torch.compile(lambda y, view=view: model(view(y)), fullgraph=True)(x)
+        assert (found - model(view(x))).abs().max() <= 1e-6
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @torch.no_grad()
 def test_a_compiled_pool_returns_what_it_returns_otherwise(layout: torch.memory_format) -> None:
