@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .padding import fold, pad
-from .parts import PART, is_compiled, joined, layout, needs_gradient, runs_now
+from .parts import PART, arranged, is_compiled, joined, layout, needs_gradient, runs_now
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -114,11 +114,13 @@ class Blur:
     def adjoint(self, gradient: Tensor, shape: Sequence[int]) -> Tensor:
         """What a gradient (N, C, n₁, …) of the output is to an input of a shape: spread by the taps, and folded."""
         with own_type(gradient):
-            if torch.is_grad_enabled() or not self._has_adjoint(shape):  # a gradient of the gradient may be wanted
+            if not self._has_adjoint(shape):
                 with torch.enable_grad():
                     x = gradient.new_zeros(shape).requires_grad_()
                     out = self._plain(x)
                 return torch.autograd.grad(out, x, gradient, create_graph=torch.is_grad_enabled())[0]
+            if torch.is_grad_enabled() or not runs_now(gradient):
+                return self._back(gradient, shape[2:])
             return _in_parts(lambda part: self._back(part, shape[2:]), gradient, math.prod(shape[1:]))
 
     def _back(self, gradient: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -154,8 +156,12 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        gradient = gradients[0].contiguous(memory_format=ctx.layout)
-        return ctx.blur.adjoint(gradient, ctx.shape), None
+        return ctx.blur.adjoint(arranged(gradients[0], ctx.layout), ctx.shape), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        blurred: Tensor = ctx.blur(tangents[0])
+        return blurred
 
 
 def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor, values: int | None = None) -> Tensor:

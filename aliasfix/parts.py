@@ -16,8 +16,9 @@ PART = 2**20  # values that are taken at a time
 def runs_now(x: Tensor) -> bool:
     """Whether what is done to ``x`` is computed at once and on a CPU: not recorded, compiled or transformed."""
     recorded = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    plain = type(x) is Tensor and x.device.type == "cpu" and not recorded
-    return plain and not torch._C._are_functorch_transforms_active()
+    if type(x) is not Tensor or x.device.type != "cpu" or recorded:
+        return False
+    return not (torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(x))
 
 
 def is_compiled(x: Tensor) -> bool:
@@ -43,6 +44,11 @@ def layout(x: Tensor) -> torch.memory_format:
     """Whether the channels of ``x`` (N, C, N₁, …) are last or its samples, in memory."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}
     return last[x.dim()] if x.dim() in last and x.stride(1) == 1 else torch.contiguous_format
+
+
+def arranged(gradient: Tensor, memory: torch.memory_format) -> Tensor:
+    """``gradient`` in a layout, but for a batch of gradients, which cannot be asked for its own."""
+    return gradient.contiguous(memory_format=memory) if runs_now(gradient) else gradient
 
 
 class Linear(Protocol):
@@ -97,6 +103,6 @@ class _Parts(torch.autograd.Function):
             own = part.detach().requires_grad_()
             with torch.enable_grad():
                 met = ctx.function(own)
-            gradient = ctx.linear.adjoint(gradient.contiguous(memory_format=layout(met)), met.shape)
+            gradient = ctx.linear.adjoint(arranged(gradient, layout(met)), met.shape)
             found += torch.autograd.grad(met, own, gradient, create_graph=twice)
         return torch.cat(found), None, None

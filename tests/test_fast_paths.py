@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 import aliasfix
@@ -236,6 +237,34 @@ def test_compiled_behind_a_view_of_what_is_computed(layer: str) -> None:
     for view in (lambda y: (y + 1)[1:], lambda y: (y + 1)[:, 2:, 1:], lambda y: (y[:1] + 1).expand(3, -1, -1, -1)):
         found = torch.compile(lambda y, view=view: model(view(y)), fullgraph=True)(x)
         assert (found - model(view(x))).abs().max() <= 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch itself, for forward mode
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_forward_mode_and_batches_of_gradients(layer: nn.Module, layout: torch.memory_format) -> None:
+    layer, x = layer.double(), draw(2, 2, 8, 10, dtype=torch.float64).to(memory_format=layout)
+    tangent, jacobian = draw(*x.shape, dtype=torch.float64).flip(0), torch.autograd.functional.jacobian(layer, x)
+    expected = (jacobian * tangent).sum(tuple(range(4, 8)))
+    with forward_ad.dual_level():
+        out = layer(forward_ad.make_dual(x.clone().requires_grad_(), tangent))
+        assert (forward_ad.unpack_dual(out).tangent - expected).abs().max() <= 1e-12
+    for graph in (False, True):
+        found = torch.autograd.functional.jacobian(layer, x, vectorize=True, create_graph=graph)
+        assert (found - jacobian).abs().max() <= 1e-12
+    layer.float()
+
+
+@pytest.mark.parametrize(
+    "special", [[1.0, torch.nan, 2.0, 0.0], [torch.nan, torch.nan, 3.0, 1.0], [1.0, 4.0, 2.0, 0.0]]
+)
+def test_gradients_of_a_dense_maximum_that_are_not_finite(special: list[float]) -> None:
+    gradient = torch.tensor([[[1.0, torch.inf, 1.0, 1.0]]])
+    found = []
+    for pool in (lambda x: dense_max(x, [3], [(1, 1)]), lambda x: F.max_pool1d(x, 3, 1, 1)):
+        x = torch.tensor([[special]]).requires_grad_()
+        found += torch.autograd.grad(pool(x), x, gradient)
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
