@@ -70,7 +70,7 @@ class Blur:
         before = [border[0] for border in self.borders]
         out = _in_parts(lambda part: self._convolved(_wide(part), before).to(part.dtype), x)
         for strip in self._strips(x.shape[2:]):
-            out.narrow(strip.axis + 2, strip.first, strip.count).copy_(self._along(strip, _wide(x)))
+            out.narrow(strip.axis + 2, strip.first, strip.count).copy_(self._along(strip, x))
         return out
 
     def _is_direct(self, x: Tensor) -> bool:
@@ -85,7 +85,7 @@ class Blur:
         """The outputs of a strip."""
         borders = [strip.border if axis == strip.axis else border for axis, border in enumerate(self.borders)]
         dim = strip.axis + 2
-        padded = pad(x.narrow(dim, strip.start, strip.reach), borders, self.padding)
+        padded = pad(_wide(x.narrow(dim, strip.start, strip.reach)), borders, self.padding)
         padded = padded.narrow(dim, strip.skipped, padded.shape[dim] - strip.skipped)
         return self._convolved(padded).narrow(dim, 0, strip.count)
 
