@@ -21,7 +21,7 @@ from .padding import fold, pad
 from .parts import PART, arranged, is_compiled, joined, layout, needs_gradient, runs_now
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ class Blur:
         padded = [n + sum(border) for n, border in zip(lengths, self.borders, strict=True)]
         sizes = zip(padded, gradient.shape[2:], self.kernel.shape, self.stride, strict=True)
         rest = [n - (out - 1) * step - taps for n, out, taps, step in sizes]
-        transposed, weight = _TRANSPOSED[self.kernel.dim()], self._weight(wide)
+        transposed, weight = TRANSPOSED[self.kernel.dim()], self._weight(wide)
         spread = transposed(wide, weight, None, self.stride, 0, rest, wide.shape[1])
         return fold(spread, self.borders, self.padding).to(gradient.dtype)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .padding import pad
 from .parts import needs_gradient, runs_now
 
 
@@ -52,9 +53,14 @@ def _maxima(x: Tensor, borders: Sequence[tuple[int, int]], steps: Sequence[tuple
         x = F.pad(x, [n for border in reversed(borders) for n in border], value=-torch.inf)
     yield x
     for dim, distance in steps:
-        size = x.shape[dim] - distance
-        x = torch.maximum(x.narrow(dim, 0, size), x.narrow(dim, distance, size))
+        x = torch.maximum(*_pair(x, dim, distance))
         yield x
+
+
+def _pair(x: Tensor, dim: int, distance: int) -> tuple[Tensor, Tensor]:
+    """Every sample that has another at a distance, and that other."""
+    size = x.shape[dim] - distance
+    return x.narrow(dim, 0, size), x.narrow(dim, distance, size)
 
 
 class _Maxima(torch.autograd.Function):
@@ -73,31 +79,27 @@ class _Maxima(torch.autograd.Function):
         gradient, maps = gradients[0], ctx.saved_tensors
         finite = runs_now(gradient) and bool(gradient.sum().isfinite()) and not (maps and bool(maps[0].sum().isnan()))
         for x, (dim, distance) in zip(reversed(maps), reversed(ctx.steps), strict=True):
-            size = x.shape[dim] - distance
             if finite:  # a product, which is faster, of ones where the second is the maximum
-                first, second = x.detach().narrow(dim, 0, size), x.detach().narrow(dim, distance, size)
+                first, second = _pair(x.detach(), dim, distance)
                 share = torch.gt(second, first, out=torch.empty_like(second)) * gradient
                 rest = gradient - share
             else:
                 of_second = _of_second(x, dim, distance)
                 share, rest = torch.where(of_second, gradient, 0), torch.where(of_second, 0, gradient)
             gradient = F.pad(rest, [*[0, 0] * (-1 - dim), 0, distance])
-            gradient.narrow(dim, distance, size).add_(share)
-        inside = [-n for border in reversed(ctx.borders) for n in border]
-        return F.pad(gradient, inside) if any(inside) else gradient, None, None
+            _pair(gradient, dim, distance)[1].add_(share)
+        return pad(gradient, [(-before, -after) for before, after in ctx.borders], "zero"), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        tangent: Tensor = F.pad(tangents[0], [n for border in reversed(ctx.borders) for n in border])
+        tangent = pad(tangents[0], ctx.borders, "zero")
         for x, (dim, distance) in zip(ctx.saved_tensors, ctx.steps, strict=True):
-            size = x.shape[dim] - distance
-            pair = tangent.narrow(dim, distance, size), tangent.narrow(dim, 0, size)
-            tangent = torch.where(_of_second(x, dim, distance), *pair)
+            first, second = _pair(tangent, dim, distance)
+            tangent = torch.where(_of_second(x, dim, distance), second, first)
         return tangent
 
 
 def _of_second(x: Tensor, dim: int, distance: int) -> Tensor:
     """Where the later of two samples is the maximum: it is larger, or not a number."""
-    size = x.shape[dim] - distance
-    first, second = x.detach().narrow(dim, 0, size), x.detach().narrow(dim, distance, size)
+    first, second = _pair(x.detach(), dim, distance)
     return (second > first).logical_or_(second.isnan())

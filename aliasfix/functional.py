@@ -8,13 +8,10 @@ import math
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from .blur import Blur, own_type
+from .blur import TRANSPOSED, Blur, own_type
 from .padding import length, pad
-
-_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def blur_pool(
@@ -109,7 +106,7 @@ def blur_upsample(x: Tensor, kernel: Tensor, rate: Sequence[int], padding: str =
     weight = (kernel.flip(tuple(range(axes))) * math.prod(rate)).to(x)
     channels = x.shape[-axes - 1]
     with own_type(x):
-        x = _TRANSPOSED[axes](x, weight.expand(channels, 1, *kernel.shape), stride=tuple(rate), groups=channels)
+        x = TRANSPOSED[axes](x, weight.expand(channels, 1, *kernel.shape), stride=tuple(rate), groups=channels)
     for axis in range(axes):
         x = x.narrow(axis - axes, crop[axis], lengths[axis])
     return x

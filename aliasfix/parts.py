@@ -4,6 +4,7 @@ What an operation makes on its way (a padded copy, a dense map) then stays in a 
 some images holds it for the next. In training nothing of it is kept: it is made again for the gradient, part by part.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -79,10 +80,14 @@ def in_parts(function: Callable[[Tensor], Tensor], linear: Linear, x: Tensor) ->
 
 def joined(function: Callable[[Tensor], Tensor], x: Tensor, values: int | None = None) -> Tensor:
     """``function(x)``, a few entries of the first axis at a time; an entry stands for so many ``values``."""
-    values = x[0].numel() if values is None and len(x) else values or 0
+    values = math.prod(x.shape[1:]) if values is None else values
     if len(x) * values <= PART or len(x) == 1:
         return function(x)
-    return torch.cat([function(part) for part in torch.split(x, max(1, PART // values))])
+    return torch.cat([function(part) for part in _split(x, values)])
+
+
+def _split(x: Tensor, values: int) -> tuple[Tensor, ...]:
+    return torch.split(x, max(1, PART // values))
 
 
 class _Parts(torch.autograd.Function):
@@ -97,9 +102,9 @@ class _Parts(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        twice, each = torch.is_grad_enabled(), max(1, PART // x[0].numel())
+        twice, values = torch.is_grad_enabled(), math.prod(x.shape[1:])
         found: list[Tensor] = []
-        for part, gradient in zip(torch.split(x, each), torch.split(gradients[0], each), strict=True):
+        for part, gradient in zip(_split(x, values), _split(gradients[0], values), strict=True):
             own = part.detach().requires_grad_()
             with torch.enable_grad():
                 met = ctx.function(own)

@@ -142,8 +142,8 @@ def finetune(
     identity = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "weight_decay": weight_decay,
         "schedule": schedule, "warmup_epochs": warmup_epochs, "ema": ema, "distillation": share,
-        "temperature": temperature,
-        "mixed_precision": accelerator.mixed_precision, "consistency": consistency, "size": size, "seed": seed,
+        "temperature": temperature, "consistency": consistency, "size": size, "seed": seed,
+        "mixed_precision": accelerator.mixed_precision,
         "batch_statistics": batch_statistics, "augmentation": repr(augmentation), "steps an epoch": len(found.train),
         "the original's weights": digest_of_weights(teacher.state_dict()) if teacher else None,
     }  # fmt: skip
