@@ -10,6 +10,7 @@ Where a model asks for values (``.item()``, ``nonzero``) the pass is repeated on
 
 import contextlib
 import copy
+import gc
 import random
 import sys
 from collections import Counter
@@ -52,7 +53,7 @@ def record(
         recorder = _Recorder(model, backing, training)
         try:
             given = recorder.lift_inputs(args), recorder.lift_inputs(kwargs)
-            with undisturbed(model, training), recorder.running():
+            with uncollected(), undisturbed(model, training), recorder.running():
                 recorder.finish(model(*given[0], **given[1]))
             return recorder.trace
         except Exception as error:
@@ -96,6 +97,18 @@ def undisturbed(model: nn.Module, training: bool) -> Iterator[None]:
                 live.update(table)
 
 
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would walk everything there is each time that a pass has made enough."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 class _Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module, backing: str, training: bool) -> None:
         super().__init__()
@@ -116,7 +129,7 @@ class _Recorder(TorchFunctionMode):
         self.calls: Counter[str] = Counter()
         self.counter = MultiplyAdds()  # type: ignore[no-untyped-call]
         self.methods: dict[FrameType, tuple[str, str] | None] = {}
-        self.counts: dict[FrameType, Counter[str]] = {}
+        self.counts: dict[FrameType, dict[str, int]] = {}
 
     # -- running ---------------------------------------------------------------------------------------------
 
@@ -308,12 +321,13 @@ class _Recorder(TorchFunctionMode):
         for frame in reversed(frames):
             if frame not in self.methods:
                 self.methods[frame] = self._method(frame, running)
-                self.counts[frame] = Counter()
             method = self.methods[frame]
             if method is not None:
                 running.add(method)
-                found.append(Extent(*method, self.counts[frame][op]))
-                self.counts[frame][op] += 1
+                counts = self.counts.setdefault(frame, {})
+                index = counts.get(op, 0)
+                found.append(Extent(*method, index))
+                counts[op] = index + 1
         return tuple(reversed(found))
 
     def _method(self, frame: FrameType, running: set[tuple[str, str]]) -> tuple[str, str] | None:

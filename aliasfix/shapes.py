@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .rule import per_axis
+
 
 @dataclass(frozen=True)
 class Told:
@@ -31,9 +33,19 @@ def tell(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     return _TOLD[func](*args, **kwargs) if func in _TOLD else None
 
 
-def _batch_norm(input: Tensor, running_mean: Tensor | None, *_: Any, **__: Any) -> Told | None:
-    fits = running_mean is not None and input.dim() > 1 and input.shape[1:2] == running_mean.shape
-    return Told(torch.empty_like(input)) if fits else None
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    *_: Any,
+    **__: Any,
+) -> Told | None:
+    given = [each for each in (running_mean, running_var, weight, bias) if each is not None]
+    fits = input.dim() > 1 and all(each.shape == input.shape[1:2] for each in given)
+    return Told(torch.empty_like(input)) if fits and (training or running_mean is not None) else None
 
 
 def _layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, *_: Any, **__: Any) -> Told | None:
@@ -54,6 +66,30 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Told |
     return Told(result, result.numel() * weight.shape[1])
 
 
+def _convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Told | None:
+    axes = weight.dim() - 2
+    plain = input.dim() == axes + 2 and input.is_contiguous() and not isinstance(padding, str)
+    if not plain or not _alike(input, weight, bias):
+        return None
+    kernel = weight.shape[2:]
+    geometry = [per_axis(value, axes) for value in (stride, padding, dilation)]
+    spans = zip(input.shape[2:], kernel, *geometry, strict=True)
+    lengths = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in spans]
+    filters, fits = weight.shape[0], input.shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0
+    if not fits or min(lengths) < 1 or (bias is not None and bias.shape != (filters,)):
+        return None
+    result = input.new_empty(len(input), filters, *lengths)
+    return Told(result, result.numel() * math.prod(weight.shape[1:]))
+
+
 def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *_: Any, **__: Any) -> Told | None:
     fits = query.dim() == 4 and key.shape[:-2] == value.shape[:-2] == query.shape[:-2] and attn_mask is None
     fits = fits and query.shape[-1] == key.shape[-1] and key.shape[-2] == value.shape[-2] and _alike(query, key, value)
@@ -72,5 +108,8 @@ _TOLD: dict[Callable[..., Any], Callable[..., Told | None]] = {
     F.layer_norm: _layer_norm,
     F.gelu: _gelu,
     F.linear: _linear,
+    F.conv1d: _convolution,
+    F.conv2d: _convolution,
+    F.conv3d: _convolution,
     F.scaled_dot_product_attention: _attention,
 }

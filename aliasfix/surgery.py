@@ -1,5 +1,6 @@
 """Carry out a plan on a live model, and undo it. The only file that changes models."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -127,11 +128,10 @@ def _new_blur(
     while hasattr(module, name):
         name = f"{BLUR}_{int(name[len(BLUR) + 1 :] or 1) + 1}"
     blur = layer(plan.recipe.filter, spec.rate, spec.stride, plan.recipe.padding, spec.axes)
-    for near in (module, model):
-        weights = [tensor for tensor in (*near.parameters(), *near.buffers()) if tensor.is_floating_point()]
-        if weights:
-            blur.to(weights[0].device, weights[0].dtype if weights[0].dtype.itemsize > 1 else torch.float32)
-            break
+    near = (tensor for each in (module, model) for tensor in itertools.chain(each.parameters(), each.buffers()))
+    weight = next((tensor for tensor in near if tensor.is_floating_point()), None)
+    if weight is not None:
+        blur.to(weight.device, weight.dtype if weight.dtype.itemsize > 1 else torch.float32)
     blur.train(module.training)
     return name, blur
 

@@ -12,6 +12,14 @@ FITTING = {
     "batch_norm": (F.batch_norm, (R(2, 3, 4, 4), R(3), R(3))),
     "batch_norm of channels_last": (F.batch_norm, (R(2, 3, 4, 4).to(memory_format=torch.channels_last), R(3), R(3))),
     "batch_norm without statistics": (F.batch_norm, (R(2, 3, 4, 4), None, None, None, None, True)),
+    "batch_norm of weights": (F.batch_norm, (R(1, 5, 12), None, None, R(5), None, True)),
+    "conv1d": (F.conv1d, (R(2, 3, 9), R(5, 3, 4), R(5), 2, 1)),
+    "conv2d": (F.conv2d, (R(2, 3, 9, 8), R(5, 3, 4, 3), None, (2, 3), (1, 0), 2)),
+    "conv2d of groups": (F.conv2d, (R(2, 4, 9, 8), R(6, 2, 3, 3), None, 1, 1, 1, 2)),
+    "conv2d of an image": (F.conv2d, (R(3, 9, 8), R(5, 3, 4, 3))),
+    "conv2d, padded by name": (F.conv2d, (R(2, 3, 9, 8), R(5, 3, 3, 3), None, 1, "same")),
+    "conv2d of one channel": (F.conv2d, (R(2, 1, 9, 8), R(5, 1, 3, 3))),
+    "conv3d": (F.conv3d, (R(2, 3, 9, 8, 7), R(5, 3, 3, 2, 1), R(5), [2])),
     "layer_norm": (F.layer_norm, (R(2, 5, 3), (3,), R(3), R(3))),
     "layer_norm over two axes": (F.layer_norm, (R(2, 5, 3), [5, 3])),
     "gelu": (F.gelu, (R(2, 3).half(),)),
@@ -23,6 +31,9 @@ FITTING = {
 }
 MISFITTING = {
     "batch_norm": (F.batch_norm, (R(2, 4, 4, 4), R(3), R(3))),
+    "batch_norm in evaluation": (F.batch_norm, (R(2, 4, 4, 4), None, None)),
+    "conv2d": (F.conv2d, (R(2, 4, 9, 8), R(5, 3, 3, 3))),
+    "conv2d of a small map": (F.conv2d, (R(2, 3, 2, 8), R(5, 3, 3, 3))),
     "layer_norm": (F.layer_norm, (R(2, 5, 4), (3,), R(3), R(3))),
     "layer_norm's weight": (F.layer_norm, (R(2, 5, 3), (3,), R(4))),
     "linear": (F.linear, (R(2, 5, 4), R(7, 3), R(7))),
@@ -56,3 +67,8 @@ def test_what_does_not_fit_fails_as_it_does_without(func, args):
 def test_inputs_by_name():
     given = {"weight": R(7, 3).to("meta"), "input": R(2, 3).to("meta")}
     assert shapes.tell(F.linear, (), given).result.shape == (2, 7)
+
+
+def test_a_layout_is_for_pytorch_to_choose():
+    image = R(2, 3, 9, 8).to("meta", memory_format=torch.channels_last)
+    assert shapes.tell(F.conv2d, (image, R(5, 3, 3, 3).to("meta")), {}) is None
