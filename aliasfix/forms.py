@@ -63,6 +63,8 @@ def choose(scene: Scene, recipe: Recipe, calls: Sequence[Call], first: Collectio
         done.add(call.node)
         if call.rule.replaces(call.node.meta["op"], call.bound, recipe):
             _replace(scene, recipe, call)
+        elif call.rule.together is not None:
+            _together(scene, recipe, call, call.rule.together)
         elif call.site.before:
             done |= _before_gather(scene, recipe, call, going)
         elif call.site.enlarges:
@@ -91,9 +93,14 @@ def _shift(recipe: Recipe, call: Call, step: tuple[int, ...] | None = None) -> t
 
 def _replace(scene: Scene, recipe: Recipe, call: Call) -> None:
     taps = tuple(len(filters.taps(recipe.filter, rate)) for rate in call.site.stride)
-    call.form, call.left, call.replaced = "dense", _ones(call.site.stride), not call.rule.dense_within
+    call.form, call.left, call.replaced = "dense", _ones(call.site.stride), True
     call.shift = call.rule.replacement_shift(call.bound, taps)
-    call.needs = [list(scene.replacing(call.node, call.rule.name, _blur(call, subsamples=True)))]
+    call.needs = [list(scene.replacing(call.node, call.rule.name, True, _blur(call, subsamples=True)))]
+
+
+def _together(scene: Scene, recipe: Recipe, call: Call, form: str) -> None:
+    call.form, call.left, call.shift = form, _ones(call.site.stride), _shift(recipe, call)
+    call.needs = [list(scene.replacing(call.node, call.rule.name, False, _blur(call, subsamples=True)))]
 
 
 def _enlarge(scene: Scene, recipe: Recipe, call: Call) -> None:

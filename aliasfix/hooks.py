@@ -99,7 +99,7 @@ def _rewritten(func: Callable[..., Any], edit: CallEdit, blur: Any, rule: Any) -
             return blur(func(*args, **kwargs)) if edit.where == "after" else func(*_first(blur, args, kwargs), **kwargs)
         bound = rule.bind(edit.op, args, kwargs)
         if isinstance(edit, ReplaceCall):
-            return rule.replace(func, bound, blur)
+            return (rule.replace if edit.instead else rule.blurred)(func, bound, blur)
         return rule.dense(func, bound, edit.stride, edit.wrap)
 
     return rewritten

@@ -14,7 +14,6 @@ from typing import Any
 from torch import fx, nn
 
 from .plan import Blur, BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride
-from .rule import by_name
 from .trace import Extent, Frame, Trace
 
 _LOOPS = {"children", "named_children", "_modules", "modules", "named_modules"}
@@ -63,11 +62,11 @@ class Scene:
         for at, numbers in self._calls(node):
             yield DenseCall(at.path, at.method, node.meta["op"], *numbers, rule, stride, wrap)
 
-    def replacing(self, node: fx.Node, rule: str, blur: Blur) -> Iterator[Edit]:
-        """Ways to put a blur in an operation's place."""
+    def replacing(self, node: fx.Node, rule: str, instead: bool, blur: Blur) -> Iterator[Edit]:
+        """Ways to put a blur in an operation's place, or the operation with its blur."""
         for at, numbers in self._calls(node):
             if can_host(self.model.get_submodule(at.path)):
-                yield ReplaceCall(at.path, at.method, node.meta["op"], *numbers, rule, blur)
+                yield ReplaceCall(at.path, at.method, node.meta["op"], *numbers, rule, instead, blur)
 
     def after(self, value: fx.Node, blur: Blur) -> Iterator[Edit]:
         """Ways to blur a value for everyone who uses it."""
@@ -162,5 +161,5 @@ def describe(edit: Edit) -> str:
         nth = f" (number {number + 1})" if number else ""
         return f"{edit.where} {edit.op}{nth} in {owner}.{edit.method}"
     if isinstance(edit, ReplaceCall):
-        return f"{'after' if by_name(edit.rule).dense_within else 'in place of'} {edit.op} in {owner}"
+        return f"{'in place of' if edit.instead else 'after'} {edit.op} in {owner}"
     return owner

@@ -79,7 +79,10 @@ class BlurCall:
 
 @dataclass(frozen=True)
 class ReplaceCall:
-    """Put what the rule says, with a blur in it, in the place of the ``index``-th ``op`` in ``method``."""
+    """Put what the rule says, with a blur in it, in the place of the ``index``-th ``op`` in ``method``.
+
+    That is the operation, evaluated densely and blurred at once, or, if ``instead``, the blur without it.
+    """
 
     path: str
     method: str
@@ -87,6 +90,7 @@ class ReplaceCall:
     index: int
     training: int
     rule: str
+    instead: bool
     blur: Blur
 
 
@@ -105,7 +109,8 @@ class Step:
         rule: the rule that recognised it.
         stride: the sampling rate per spatial axis.
         action: ``convert`` or ``keep``.
-        form: ``dense``, ``blur-first``, ``split`` or ``fused``; None where kept.
+        form: ``dense``, ``blur-first``, ``split`` or ``fused`` (dense, and linear with its blur, so that both may be
+            one product); None where kept.
         placement: where the blur acts; None where kept.
         reason: why it is kept, as a sentence; None where converted.
         edits: what surgery does for it.

@@ -1,7 +1,8 @@
 """What a model costs, and what a conversion adds to it, counted on the recorded pass: nothing has to run.
 
 The form of a step says what is evaluated in its place: the operations up to the blur on the dense map, or as they were
-with a blur before them. A blur of m taps makes m multiply-adds a sample, reads one map and writes one.
+with a blur before them. A blur of m taps makes m multiply-adds a sample, reads one map and writes one. What a device
+does at once or in parts, in less time or memory, is counted as the steps it stands for.
 """
 
 import math
@@ -57,7 +58,7 @@ def of_step(call: Call, recipe: Recipe) -> Cost:
         return Cost(of_node(call.node), of_node(call.node))
     rates = [rate // left for rate, left in zip(call.site.stride, call.left or (1,) * 9, strict=False)]
     one = Fraction(1)
-    if call.form in ("dense", "split") and not call.site.enlarges:
+    if call.form in ("dense", "fused", "split") and not call.site.enlarges:
         out = _result(call.node)
         denser = _density(call, out)
         if call.replaced:

@@ -67,8 +67,8 @@ class Rule:
     sinks: ClassVar[bool] = False
     #: Whether the stem policy applies.
     stem: ClassVar[bool] = False
-    #: Whether `replace` evaluates the call densely and blurs that (else: the blur stands in for the call).
-    dense_within: ClassVar[bool] = False
+    #: The form of a conversion by `blurred`, None where the rule has no such method.
+    together: ClassVar[str | None] = None
     #: The layer that `replace` is given.
     replacement: ClassVar[type[BlurPool]] = BlurPool
     cases: ClassVar[tuple[Case, ...]] = ()
@@ -85,8 +85,12 @@ class Rule:
         """The call evaluated at ``stride`` per axis, its borders wrapped around if ``wrap``."""
         raise NotImplementedError
 
+    def blurred(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+        """The call evaluated densely, and its blur, at once: cheaper than one after the other."""
+        raise NotImplementedError
+
     def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
-        """Whether the call as a whole gives way to what `replace` returns."""
+        """Whether the call gives way to a blur: to what `replace` returns."""
         return False
 
     def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:

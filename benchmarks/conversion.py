@@ -24,6 +24,7 @@ from provenance import write
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from zoo_models import entries
 
 import aliasfix
 
@@ -108,13 +109,13 @@ def everything():
     """Write the processor seconds that each model of timm takes to convert."""
     seconds = {}
     warnings.simplefilter("ignore")
-    for name in track(timm.list_models(), "timm"):
+    for entry in track(entries("timm"), "timm"):
         with torch.device("meta"):
-            model = timm.create_model(name).eval()
+            model = entry.build().eval()
         gc.collect()
         start = time.process_time()
         aliasfix.convert(model, inplace=True)
-        seconds[name] = round(time.process_time() - start, 3)
+        seconds[entry.name] = round(time.process_time() - start, 3)
     quantiles = statistics.quantiles(seconds.values(), n=20)
     found = {"median": round(statistics.median(seconds.values()), 3), "percentile_95": round(quantiles[-1], 3)}
     print(found)

@@ -15,6 +15,7 @@ Weights: none.
 Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3 (AvgPool → BlurPool).
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from aliasfix.functional import blur_pool
+from aliasfix.fused import Fused, fuses, taps
 from aliasfix.layers import BlurPool
 from aliasfix.recipe import Recipe
 from aliasfix.rule import Case, Pool, Site, per_axis, spatial_axes, wrap_input
@@ -38,6 +41,7 @@ class AveragePool(Pool):
 
     signatures = {"avg_pool1d": _PARAMETERS} | {f"avg_pool{n}d": (*_PARAMETERS, "divisor_override") for n in (2, 3)}
     modules = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    together = "fused"
 
     def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
         """A pool of stride above 1 that gives more than one sample."""
@@ -78,6 +82,23 @@ class AveragePool(Pool):
             counted = _counts(size, kernel[axis], padding[axis], extra[axis], options.get("count_include_pad", True))
             total = total / counted.to(total).reshape(-1, *[1] * (axes - 1 - axis))
         return total
+
+    def blurred(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+        """The blurred moving average, by one matrix for each axis where that is cheaper."""
+        x, axes, wrap = bound["input"], spatial_axes(func.__name__), blur.padding == "circular"
+
+        def steps(x: Tensor) -> Any:
+            return blur(self.dense(func, {**bound, "input": x}, (1,) * axes, wrap))
+
+        filters = taps(blur.kernel) if fuses(x, axes) else None
+        if filters is None:
+            return steps(x)
+        kernel, divisor = per_axis(bound["kernel_size"], axes), bound.get("divisor_override")
+        strides, padding = per_axis(bound.get("stride") or kernel, axes), per_axis(bound.get("padding", 0), axes)
+        options = bool(bound.get("ceil_mode")), bool(bound.get("count_include_pad", True)), bool(divisor)
+        windows = zip(x.shape[2:], kernel, strides, padding, filters, strict=True)
+        first, *others = [_matrix(*window, *options, blur.padding) for window in windows]
+        return Fused(steps, (first / divisor if divisor else first, *others))(x)
 
     def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
         """As the recipe says."""
@@ -120,6 +141,30 @@ class AveragePool(Pool):
         Case("in_3d", lambda: nn.AvgPool3d(2, ceil_mode=True), (2, 4, 7, 9, 10)),
         Case("whole_map", lambda: nn.AvgPool2d(8), (2, 4, 8, 8), kept="whole map"),
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _matrix(
+    length: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    filter: tuple[float, ...],
+    ceil_mode: bool,
+    include_pad: bool,
+    total: bool,
+    border: str,
+) -> Tensor:
+    """(n, N): what the average, or if ``total`` the sum, and its blur make of the unit impulses of an axis."""
+    with torch.inference_mode(False), torch.no_grad():
+        bound = {
+            "input": torch.eye(length, dtype=torch.float64, device="cpu")[:, None, None],
+            **{"kernel_size": (1, kernel), "stride": (1, stride), "padding": (0, padding)},
+            **{"ceil_mode": ceil_mode, "count_include_pad": include_pad, "divisor_override": 1 if total else None},
+        }
+        dense = AveragePool().dense(F.avg_pool2d, bound, (1, 1), border == "circular")
+        row = torch.tensor([filter], dtype=torch.float64, device="cpu")
+        return blur_pool(dense, row, (1, stride), border)[:, 0, 0].T.contiguous()
 
 
 def _counts(length: int, kernel: int, padding: int, extra: int, include_pad: bool) -> Tensor:

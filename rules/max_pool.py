@@ -25,7 +25,6 @@ from torch.nn import functional as F
 from aliasfix.dense_max import dense_max
 from aliasfix.layers import BlurPool
 from aliasfix.parts import in_parts, layout, needs_gradient, runs_now, written
-from aliasfix.recipe import Recipe
 from aliasfix.rule import Case, Pool, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.trace import Trace
 
@@ -39,7 +38,7 @@ class MaxPool(Pool):
         f"max_pool{n}d_with_indices": _PARAMETERS for n in (1, 2, 3)
     }
     modules = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-    dense_within = True
+    together = "dense"
 
     def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
         """A pool of stride above 1; one that returns indices is left alone."""
@@ -52,11 +51,7 @@ class MaxPool(Pool):
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         return Site(stride, reach)
 
-    def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
-        """Always: the dense maximum is wanted by its blur alone, so that both are taken of a few images at a time."""
-        return True
-
-    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def blurred(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """The blurred dense maximum, with the strided pool's indices where the unpooling is to use them."""
         wrap = blur.padding == "circular"
         if func.__name__.endswith("with_indices"):

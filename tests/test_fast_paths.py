@@ -13,6 +13,7 @@ import aliasfix
 from aliasfix import parts
 from aliasfix.blur import Blur, sum_of_slices
 from aliasfix.dense_max import dense_max
+from aliasfix.fused import fuses
 from aliasfix.layers import BlurPool
 from aliasfix.padding import pad
 from aliasfix.rule import by_name
@@ -72,6 +73,7 @@ LAYERS = {
     "blur": BlurPool("bin5", (2, 2)),
     "pool": aliasfix.convert(nn.Sequential(nn.MaxPool2d(3, 2, 1)), example_input=draw(1, 1, 8, 8)),
     "pool of 2": aliasfix.convert(nn.Sequential(nn.MaxPool2d(2)), example_input=draw(1, 1, 8, 8)),
+    "average": aliasfix.convert(nn.Sequential(nn.AvgPool2d(3, 2, 1)), example_input=draw(1, 1, 8, 8)),
 }
 
 
@@ -100,6 +102,7 @@ def test_gradients_in_parts_are_those_of_the_whole_ties_included(
             patch.setattr("aliasfix.blur.PART", part)
             patch.setattr(parts, "runs_now", now)
             patch.setattr("aliasfix.blur.runs_now", now)
+            patch.setattr("aliasfix.fused.runs_now", now)
             patch.setattr(inspect.getmodule(type(by_name("max_pool"))), "runs_now", now)
             own = x.clone(memory_format=torch.preserve_format).requires_grad_()
             layer(own).pow(2).sum().backward()
@@ -122,6 +125,78 @@ def test_function_transforms_still_work() -> None:
         expected = torch.autograd.grad(layer(own := x.clone().requires_grad_()).sum(), own)[0]
         assert (torch.func.grad(lambda y, layer=layer: layer(y).sum())(x) - expected).abs().max() <= 1e-6
         assert (torch.func.vmap(layer)(x[None])[0] - layer(x)).abs().max() <= 1e-6
+
+
+# -- the average with its blur -------------------------------------------------------------------------------
+
+AVERAGES = {
+    "plain": nn.AvgPool2d(2),
+    "padded": nn.AvgPool2d(3, 2, 1),
+    "per axis": nn.AvgPool2d((4, 1), (3, 1), (2, 0)),
+    "overhanging": nn.AvgPool2d(3, 2, 1, ceil_mode=True),
+    "padding not counted": nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+    "own divisor": nn.AvgPool2d(3, 2, 1, ceil_mode=True, divisor_override=5),
+    "1-D": nn.AvgPool1d(3, 2, 1),
+    "3-D": nn.AvgPool3d(2, (2, 2, 1), ceil_mode=True),
+}
+
+
+@pytest.mark.parametrize("pool", AVERAGES.values(), ids=AVERAGES)
+@pytest.mark.parametrize("filter", ["delta1", "rect2", "tri3", "bin4", "bin5", "rect3"])
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "zero", "circular"])
+def test_an_average_with_its_blur_is_the_two_steps(pool: nn.Module, filter: str, padding: str) -> None:
+    axes = int(type(pool).__name__[-2])
+    func = getattr(F, f"avg_pool{axes}d")
+    given = {name: value for name, value in vars(pool).items() if name[0] != "_" and name != "training"}
+    rule, stride = by_name("average_pool"), (pool.stride,) * axes if isinstance(pool.stride, int) else pool.stride
+    blur = BlurPool(filter, stride[-axes:], padding=padding).double()
+    for size in ((9, 12, 7), (13, 8, 6), (4, 3, 5)):
+        x = draw(2, 3, *size[:axes], dtype=torch.float64).requires_grad_()
+        assert fuses(x, axes)
+        found = rule.blurred(func, {**given, "input": x}, blur)
+        expected = blur(rule.dense(func, {**given, "input": x}, (1,) * axes, padding == "circular"))
+        bound = 1e-7 if filter == "rect3" else 1e-13  # the kernel holds thirds in float32
+        assert (found - expected).abs().max() <= bound
+        weights = draw(*expected.shape, dtype=torch.float64)
+        gradients = [torch.autograd.grad((out * weights).sum(), x)[0] for out in (found, expected)]
+        assert (gradients[0] - gradients[1]).abs().max() <= bound
+
+
+def test_an_average_with_its_blur_keeps_nothing_and_makes_no_dense_map() -> None:
+    x, kept = draw(2, 3, 16, 16).requires_grad_(), []
+    LAYERS["average"](x)  # its matrices are made
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t),
+        torch.profiler.profile() as profile,
+    ):
+        LAYERS["average"](x)
+    called = {event.key for event in profile.key_averages()}
+    assert kept == []
+    assert "aten::bmm" in called
+    assert not called & {"aten::avg_pool2d", "aten::convolution"}
+    assert [step.form for step in aliasfix.report(LAYERS["average"])] == ["fused"]
+
+
+def test_infinite_values_and_gradients_stay_where_they_are() -> None:
+    x = draw(1, 1, 16, 16)
+    x[..., 8, 8] = torch.inf
+    out = LAYERS["average"](x.requires_grad_())
+    assert 1 <= out.isinf().sum() <= 9
+    assert not out.isnan().any()
+    weights = torch.zeros_like(out)
+    weights[..., 4, 4] = torch.inf
+    (gradient,) = torch.autograd.grad(out, x, weights)
+    assert gradient[..., 8, 8].isinf()
+    assert gradient[..., :, :2].isfinite().all()
+
+
+def test_a_kernel_that_is_no_product_is_taken_as_it_is() -> None:
+    model = aliasfix.convert(nn.Sequential(nn.AvgPool2d(2)), example_input=draw(1, 1, 8, 8))
+    x, before = draw(1, 2, 8, 8), model(draw(1, 2, 8, 8))
+    blur = next(module for module in model.modules() if isinstance(module, BlurPool))
+    blur.kernel.copy_(torch.tensor([[0.0, 0.2, 0.0], [0.2, 0.2, 0.2], [0.0, 0.2, 0.0]]))
+    assert not torch.allclose(model(x), before)
+    assert torch.allclose(model(x), blur(F.avg_pool2d(x, 2, 1)), atol=1e-6)
 
 
 # -- the blur ------------------------------------------------------------------------------------------------
