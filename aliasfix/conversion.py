@@ -33,6 +33,7 @@ def convert(
     include: Selection = None,
     exclude: Selection = None,
     budget: float | None = None,
+    memory_budget: float | None = None,
     recipe: Recipe | None = None,
     inplace: bool = False,
 ) -> nn.Module:
@@ -40,7 +41,7 @@ def convert(
 
     Args:
         model: any module; its class, methods, parameters and state_dict keys stay.
-        filter, padding, stem, average, budget: see `Recipe`.
+        filter, padding, stem, average, budget, memory_budget: see `Recipe`.
         example_input: what to trace the model with, a tensor, a tuple of positional arguments, or a dict of keyword
             arguments. Without it the model's own configuration is asked, else an image is guessed.
         include, exclude: module-path globs, or a predicate of (module, path).
@@ -62,7 +63,7 @@ def convert(
     >>> convert(model, "tri3")(torch.ones(1, 3, 16, 16)).shape
     torch.Size([1, 8, 7, 7])
     """
-    options = _recipe(model, recipe, filter, padding, stem, average, include, exclude, budget)
+    options = _recipe(model, recipe, filter, padding, stem, average, include, exclude, budget, memory_budget)
     done = surgery.executed(model)
     if done is not None and done.recipe != options:
         raise AliasfixError(
@@ -100,6 +101,7 @@ def inspect(
     include: Selection = None,
     exclude: Selection = None,
     budget: float | None = None,
+    memory_budget: float | None = None,
     recipe: Recipe | None = None,
 ) -> Plan:
     """What `convert` would do, and why: the dry run, with the same options.
@@ -110,7 +112,8 @@ def inspect(
     >>> [(step.path, step.action) for step in inspect(nn.Sequential(nn.MaxPool2d(2)))]
     [('0', 'convert')]
     """
-    return _plan(model, _recipe(model, recipe, filter, padding, stem, average, include, exclude, budget), example_input)
+    options = _recipe(model, recipe, filter, padding, stem, average, include, exclude, budget, memory_budget)
+    return _plan(model, options, example_input)
 
 
 def report(model: nn.Module) -> Plan | None:
@@ -176,9 +179,11 @@ def _recipe(
     include: Selection,
     exclude: Selection,
     budget: float | None,
+    memory_budget: float | None,
 ) -> Recipe:
     _refuse(model)
-    given = Recipe(filter, padding, stem, average, _paths(model, include), _paths(model, exclude), budget)
+    globs = _paths(model, include), _paths(model, exclude)
+    given = Recipe(filter, padding, stem, average, *globs, budget, memory_budget)
     if recipe is None:
         return given
     if given != Recipe():

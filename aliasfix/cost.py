@@ -19,6 +19,12 @@ class Price:
     activations: int = 0
     traffic: int = 0
 
+    def __str__(self) -> str:
+        """What it is most of all."""
+        if self.multiply_adds:
+            return f"{_millions(self.multiply_adds)} million multiply-adds"
+        return f"{_mebibytes(self.activations)} MiB of activations"
+
     def __add__(self, other: "Price") -> "Price":
         return Price(
             self.multiply_adds + other.multiply_adds,

@@ -71,8 +71,9 @@ def _plan_trace(scene: Scene, recipe: Recipe, known: Collection[fx.Node], origin
         call.reason = call.site.reason or _policy(call, recipe, call.node in first)
     forms.choose(scene, recipe, calls, first)
     _choose_places(scene, calls)
-    if recipe.budget is not None and original is not None:
-        _keep_to_budget(scene, recipe, calls, original)
+    for quantity, limit in (("multiply_adds", recipe.budget), ("activations", recipe.memory_budget)):
+        if limit is not None and original is not None:
+            _keep_to_budget(scene, recipe, calls, quantity, limit, original)
     return calls
 
 
@@ -143,25 +144,26 @@ def _choose_places(scene: Scene, calls: Sequence[Call]) -> None:
             return
 
 
-def _keep_to_budget(scene: Scene, recipe: Recipe, calls: Sequence[Call], original: Price) -> None:
-    """Leave out the sites that add most multiply-adds for each value they sample, until the rest is within budget.
+def _keep_to_budget(
+    scene: Scene, recipe: Recipe, calls: Sequence[Call], quantity: str, limit: float, original: Price
+) -> None:
+    """Leave out the sites that add most of a quantity for each value they sample, until the rest is within the limit.
 
     Calls that share a blur are one site. A site that adds none is never left out.
     """
-    assert recipe.budget is not None
-    room = (recipe.budget - 1) * original.multiply_adds
+    room = (limit - 1) * getattr(original, quantity)
     while True:
         going = [call for call in calls if call.reason is None]
-        added = {id(call): price.of_step(call, recipe).difference.multiply_adds for call in going}
+        added = {id(call): getattr(price.of_step(call, recipe).difference, quantity) for call in going}
         if sum(added.values()) <= room:
             return
         sites = {id(group[0]): group for group in (call.shared or [call] for call in going)}.values()
         worst = max(sites, key=lambda group: sum(added[id(c)] / price.samples(c) for c in group))
-        extra = sum(added[id(call)] for call in worst)
+        extra = Price(**{quantity: sum(added[id(call)] for call in worst)})
         for call in worst:
             call.reason = (
-                f"It adds {extra / 1e6:,.1f} million multiply-adds, more for each value it samples than what is "
-                f"converted, and the budget is {recipe.budget:g} times the original's."
+                f"It adds {extra}, more for each value it samples than what is converted, and the budget is {limit:g} "
+                "times the original's."
             )
         _choose_places(scene, calls)
 

@@ -34,12 +34,13 @@ class Recipe:
         exclude: module-path globs that are left alone.
         budget: the most multiply-adds that the converted model may make, as a multiple of the original's; the
             sites that add most for each value they sample are left out until the rest fits. None for no limit.
+        memory_budget: the same for the bytes of its activations.
 
     Raises:
         AliasfixError: an unknown filter or choice, or a budget below 1.
 
-    >>> Recipe.from_json(Recipe("bin5", stem="full").to_json())
-    Recipe(filter='bin5', padding='reflect', stem='full', average='keep', include=None, exclude=None, budget=None)
+    >>> Recipe.from_json(Recipe("bin5", stem="full").to_json()) == Recipe("bin5", stem="full")
+    True
     """
 
     filter: str | Sequence[float] = "tri3"
@@ -49,14 +50,17 @@ class Recipe:
     include: Sequence[str] | None = None
     exclude: Sequence[str] | None = None
     budget: float | None = None
+    memory_budget: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "filter", filters.parse(self.filter))
         for option, choices in _CHOICES.items():
             if getattr(self, option) not in choices:
                 raise AliasfixError(f"{option}={getattr(self, option)!r}: choose one of {', '.join(choices)}")
-        if self.budget is not None and not (isinstance(self.budget, int | float) and 1 <= self.budget < math.inf):
-            raise AliasfixError(f"budget={self.budget!r}: give a multiple of the original's multiply-adds, at least 1")
+        for option, counted in (("budget", "multiply-adds"), ("memory_budget", "activations")):
+            ratio = getattr(self, option)
+            if ratio is not None and not (isinstance(ratio, int | float) and 1 <= ratio < math.inf):
+                raise AliasfixError(f"{option}={ratio!r}: give a multiple of the original's {counted}, at least 1")
         for option in ("include", "exclude"):
             globs = getattr(self, option)
             if globs is not None:

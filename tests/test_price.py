@@ -121,10 +121,36 @@ def _shape(model: nn.Module, path: str, x: Tensor) -> torch.Size:
     return seen[0]
 
 
+@pytest.mark.parametrize("budget", [1, 1.1, 1.5])
+def test_a_budget_of_memory(budget: float) -> None:
+    model, x = timm.create_model("resnet18").eval(), torch.zeros(1, 3, 64, 96)
+    free, plan = (aliasfix.inspect(model, example_input=x, memory_budget=limit) for limit in (None, budget))
+    ratio = plan.cost.converted.activations / plan.cost.original.activations
+    assert ratio <= budget
+    left = [step for step in plan.kept if step.path in {s.path for s in free.converted}]
+    assert bool(left) == (free.cost.converted.activations > budget * free.cost.original.activations)
+    assert all("MiB of activations" in step.reason and "budget" in step.reason for step in left)
+    if left:  # the last one left out was one too many
+        added = {step.path: step.cost.difference.activations for step in free}
+        last = min(left, key=lambda step: added[step.path] / math.prod(_shape(model, step.path, x)))
+        assert plan.cost.converted.activations + added[last.path] > budget * plan.cost.original.activations
+
+
+def test_both_budgets_are_kept() -> None:
+    model, x = torchvision.models.vgg11_bn(), torch.zeros(1, 3, 64, 64)
+    plan = aliasfix.inspect(model, example_input=x, budget=1.001, memory_budget=1.05)
+    reasons = " ".join(step.reason for step in plan.kept)
+    assert "million multiply-adds" in reasons
+    assert "MiB of activations" in reasons
+    assert plan.cost.ratio <= 1.001
+    assert plan.cost.converted.activations <= 1.05 * plan.cost.original.activations
+
+
+@pytest.mark.parametrize("option", ["budget", "memory_budget"])
 @pytest.mark.parametrize("budget", [0.9, math.inf, "1.1"])
-def test_a_budget_that_is_none_is_an_error(budget: object) -> None:
-    with pytest.raises(aliasfix.AliasfixError, match="budget"):
-        aliasfix.Recipe(budget=budget)
+def test_a_budget_that_is_none_is_an_error(option: str, budget: object) -> None:
+    with pytest.raises(aliasfix.AliasfixError, match=f"^{option}="):
+        aliasfix.Recipe(**{option: budget})
 
 
 def test_a_recipe_and_a_plan_stored_without_prices_are_read() -> None:

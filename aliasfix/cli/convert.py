@@ -39,6 +39,7 @@ def convert(
     include: options.Include = None,
     exclude: options.Exclude = None,
     budget: options.Budget = None,
+    memory_budget: options.MemoryBudget = None,
     random_weights: options.RandomWeights = False,
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
@@ -65,7 +66,7 @@ def convert(
     aliasfix convert timm:resnet50.a1_in1k --calibrate photos/ -o calibrated.safetensors
     aliasfix convert mypackage.nets:make_net --checkpoint net.pt --filter bin5 --padding zero -o net-aliasfix.pt
     """
-    recipe = options.recipe(filter, padding, stem, average, include, exclude, budget)
+    recipe = options.recipe(filter, padding, stem, average, include, exclude, budget, memory_budget)
     args, example = options.arguments(arg), options.example(input_size)
     if directory.is_model(Path(target)):
         checkpoints = [Path(target), *(checkpoints or [])]

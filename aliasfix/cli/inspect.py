@@ -24,6 +24,7 @@ def inspect(
     include: options.Include = None,
     exclude: options.Exclude = None,
     budget: options.Budget = None,
+    memory_budget: options.MemoryBudget = None,
     arg: options.Arg = None,
     input_size: options.InputSize = None,
     trust_pickle: options.TrustPickle = False,
@@ -42,7 +43,7 @@ def inspect(
     """
     if targets.names_file(target):
         return _inspect_file(Path(target), trust_pickle, as_json)
-    recipe = options.recipe(filter, padding, stem, average, include, exclude, budget)
+    recipe = options.recipe(filter, padding, stem, average, include, exclude, budget, memory_budget)
     args, example = options.arguments(arg), options.example(input_size)
     source = targets.find(target)
     with console.working(f"building {source}"):

@@ -42,6 +42,9 @@ Budget = Annotated[
         "most is left alone.",
     ),
 ]
+MemoryBudget = Annotated[
+    float | None, typer.Option(metavar="RATIO", help="The same for the memory of its activations, such as 1.2.")
+]
 Arg = Annotated[
     Globs,
     typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory, as num_classes=10. Repeatable."),
@@ -123,11 +126,18 @@ Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where the models ru
 
 
 def recipe(
-    filter: str, padding: str, stem: str, average: str, include: Globs, exclude: Globs, budget: float | None = None
+    filter: str,
+    padding: str,
+    stem: str,
+    average: str,
+    include: Globs,
+    exclude: Globs,
+    budget: float | None = None,
+    memory_budget: float | None = None,
 ) -> Recipe:
     """The options as a recipe."""
     try:
-        return Recipe(filter, padding, stem, average, include or None, exclude or None, budget)
+        return Recipe(filter, padding, stem, average, include or None, exclude or None, budget, memory_budget)
     except AliasfixError as error:
         console.fail(error, 2)
 
