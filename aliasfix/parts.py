@@ -31,7 +31,7 @@ def is_compiled(x: Tensor) -> bool:
 def written(x: Tensor) -> Tensor:
     """``x``, which must not be a view: a compiler writes it once, and does not compute it again for each of its users.
 
-    Inductor inlines what is cheap to compute: a maximum of four into a blur of nine taps, which took 12 times as long.
+    Inductor inlines what is cheap to compute: a maximum of four, nine times over into a blur of nine taps.
     """
     return x.as_strided(x.shape, x.stride()) if is_compiled(x) and not needs_gradient(x) else x
 

@@ -1,4 +1,4 @@
-"""What the layers cost against other people's: blur pooling, and max pooling with a blur.
+"""What the layers cost against other people's: blur pooling, and max and average pooling with a blur.
 
 python benchmarks/layers.py [--device cuda] [--threads N] [--seconds S] [--only PART]
 
@@ -37,19 +37,24 @@ def blurs():
     }
 
 
-def pools(kernel):
-    dense = nn.MaxPool2d(kernel, 1, (kernel - 1) // 2)
-    strided = nn.MaxPool2d(kernel, 2, (kernel - 1) // 2)
+def pools(pool, kernel):
+    dense, strided = (pool(kernel, stride, (kernel - 1) // 2) for stride in (1, 2))
     found = {
-        "strided max pool": strided,
+        "strided pool": strided,
         "aliasfix": aliasfix.convert(nn.Sequential(strided), example_input=torch.zeros(1, CHANNELS, 16, 16)),
         "antialiased-cnns": nn.Sequential(dense, blurs()["antialiased-cnns"]),
         "timm": nn.Sequential(dense, blurs()["timm"]),
     }
-    return found | ({"kornia": kornia.filters.MaxBlurPool2D(3)} if kernel == 2 else {})
+    same = pool is nn.MaxPool2d and kernel == 2
+    return found | ({"kornia": kornia.filters.MaxBlurPool2D(3)} if same else {})
 
 
-LAYERS = {"blur pool": blurs, "max pool 3, blur": lambda: pools(3), "max pool 2, blur": lambda: pools(2)}
+LAYERS = {
+    "blur pool": blurs,
+    "max pool 3, blur": lambda: pools(nn.MaxPool2d, 3),
+    "max pool 2, blur": lambda: pools(nn.MaxPool2d, 2),
+    "average pool 2, blur": lambda: pools(nn.AvgPool2d, 2),
+}
 
 
 def forward(layer, x):
