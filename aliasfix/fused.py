@@ -36,18 +36,17 @@ class Fused:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, C, N₁, …) → (N, C, n₁, …), in the type of ``x`` whatever autocast says."""
-        with own_type(x):
-            return _Product.apply(x, self) if needs_gradient(x) else self.product(x)
+        return _Product.apply(x, self) if needs_gradient(x) else self.product(x)
 
     def product(self, x: Tensor) -> Tensor:
         """A value that is not finite would be one everywhere along its axes: then the two steps are taken."""
         out = multiplied(x, self.matrices)
-        return out if not runs_now(x) or out.sum().isfinite() else self.steps(x)
+        return out if not runs_now(x) or _is_finite(out) else self.steps(x)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
         """What a gradient (N, C, n₁, …) of the output is to an input."""
         found = multiplied(gradient, [matrix.T for matrix in self.matrices])
-        if torch.is_grad_enabled() or not runs_now(gradient) or found.sum().isfinite():
+        if torch.is_grad_enabled() or not runs_now(gradient) or _is_finite(found):
             return found
         with torch.enable_grad():
             x = torch.zeros_like(found).requires_grad_()
@@ -78,15 +77,20 @@ def taps(kernel: Tensor) -> list[tuple[float, ...]] | None:
 def multiplied(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """``x`` (N, C, N₁, …) times one matrix (nᵢ, Nᵢ) along each axis; 16 bits are summed in 32."""
     values = x.to(torch.promote_types(x.dtype, torch.float32))
-    for axis, matrix in enumerate(matrices, 2):
-        before, after = values.shape[:axis], values.shape[axis + 1 :]
-        own = matrix.to(values)
-        if after:
-            folded = values.reshape(math.prod(before), values.shape[axis], math.prod(after))
-            values = (own @ folded).reshape(*before, len(own), *after)
-        else:
-            values = values @ own.T
+    with own_type(values):
+        for axis, matrix in enumerate(matrices, 2):
+            before, after = values.shape[:axis], values.shape[axis + 1 :]
+            own = matrix.to(values)
+            if after:
+                folded = values.reshape(math.prod(before), values.shape[axis], math.prod(after))
+                values = (own @ folded).reshape(*before, len(own), *after)
+            else:
+                values = values @ own.T
     return values.to(x.dtype)
+
+
+def _is_finite(x: Tensor) -> bool:
+    return bool(x.sum(dtype=torch.promote_types(x.dtype, torch.float32)).isfinite())
 
 
 class _Product(torch.autograd.Function):

@@ -177,6 +177,31 @@ def test_an_average_with_its_blur_keeps_nothing_and_makes_no_dense_map() -> None
     assert [step.form for step in aliasfix.report(LAYERS["average"])] == ["fused"]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_in_16_bits_an_average_with_its_blur_is_rounded_once(dtype: torch.dtype) -> None:
+    """Large values, whose sum is no number of 16 bits: they are no reason to take the two steps."""
+    model, x = LAYERS["average"], (draw(2, 3, 16, 18) * 1000 + 3000).to(dtype)
+    wide = x.float().requires_grad_()
+    exact, x = model(wide), x.requires_grad_()
+    found = model(x)
+    assert torch.equal(found, exact.to(dtype))
+    weights = draw(*found.shape).to(dtype)
+    (gradient,) = torch.autograd.grad(found, x, weights)
+    (expected,) = torch.autograd.grad(exact, wide, weights.float())
+    assert torch.equal(gradient, expected.to(dtype))
+
+
+def test_autocast_does_not_lower_an_average_with_its_blur() -> None:
+    model, x = LAYERS["average"], draw(2, 3, 16, 18).requires_grad_()
+    out = model(x)
+    (expected,) = torch.autograd.grad(out.pow(2).sum(), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(x)
+        (gradient,) = torch.autograd.grad(found.pow(2).sum(), x)
+    assert torch.equal(found, out)
+    assert torch.equal(gradient, expected)
+
+
 def test_infinite_values_and_gradients_stay_where_they_are() -> None:
     x = draw(1, 1, 16, 16)
     x[..., 8, 8] = torch.inf
