@@ -3,6 +3,7 @@
     python benchmarks/recovery.py                  everything: writes results/recovery.json
     python benchmarks/recovery.py photographs      only EfficientNet-Lite0; the rest stays as it was measured
     python benchmarks/recovery.py digits VGG       only some small networks
+    python benchmarks/recovery.py methods          each method of calibration: writes results/recovery-methods.json
 
 EfficientNet-Lite0 with its ImageNet weights on photographs: top-1 agreement with the original, each network's agreement
 with itself after a diagonal shift, and consistency. Calibrated on one half of the photographs and tested on the other,
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import aliasfix
+from aliasfix.calibration.calibrate import METHODS
 from aliasfix.showcase import network
 
 FILTERS, SEEDS, FOLDS = ("tri3", "bin5"), (0, 1, 2), (0, 1)
@@ -59,19 +61,10 @@ def stages(original, filter, images, measure, further):
 
 def photographs(fold):
     """Calibrate on one half of the photographs, test on the other."""
-    original = network().to(memory_format=torch.channels_last)
-    for_calibration, for_test = pictures.halves(fold)
-    images = pictures.varied(for_calibration, CALIBRATION_CROPS, fold)
-    test = pictures.crops(for_test, TEST_CROPS, 1000 + fold)
+    original, for_calibration, images, test = halves(fold)
     random = torch.Generator().manual_seed(fold)
     pair = [torch.randint(pictures.MARGIN, (len(test), 2), generator=random) for _ in range(2)]
     known = {}
-
-    def classes(model, views):
-        with torch.inference_mode():
-            return torch.cat(
-                [model(part.contiguous(memory_format=torch.channels_last)).argmax(1) for part in views.split(10)]
-            )
 
     def measure(model):
         here = classes(model, pictures.view(test, 8, 8))
@@ -84,6 +77,34 @@ def photographs(fold):
     print(f"photographs, fold {fold}: {found}", flush=True)
     further = training.for_photographs(for_calibration, fold)
     return {"original": found["original"]} | {f: stages(original, f, images, measure, further) for f in FILTERS}
+
+
+def halves(fold):
+    """The network, the photographs to calibrate on, images of them, and images of the others."""
+    original = network().to(memory_format=torch.channels_last)
+    for_calibration, for_test = pictures.halves(fold)
+    images = pictures.varied(for_calibration, CALIBRATION_CROPS, fold)
+    return original, for_calibration, images, pictures.crops(for_test, TEST_CROPS, 1000 + fold)
+
+
+def classes(model, views):
+    """The top-1 class of each image."""
+    with torch.inference_mode():
+        return torch.cat(
+            [model(part.contiguous(memory_format=torch.channels_last)).argmax(1) for part in views.split(10)]
+        )
+
+
+def methods(fold):
+    """The agreement that each method of calibration gives back to tri3."""
+    original, _, images, test = halves(fold)
+    seen, found = pictures.view(test, 8, 8), {}
+    for method in METHODS:
+        model = aliasfix.convert(original, "tri3")
+        aliasfix.calibrate(model, images, original, method)
+        found[method] = same(classes(model, seen), classes(original, seen))
+        print(f"photographs, fold {fold}, {method}: {found[method]:.2f}", flush=True)
+    return found
 
 
 def small(name, seed):
@@ -133,6 +154,9 @@ def save(name, runs):
 def main(what):
     if what[:1] in ([], ["photographs"]):
         save("EfficientNet-Lite0", [photographs(fold) for fold in FOLDS])
+    if what[:1] in ([], ["methods"]):
+        agreement = [methods(fold) for fold in FOLDS]
+        write("recovery-methods", "python benchmarks/recovery.py methods", {"agreement": agreement})
     if what[:1] in ([], ["digits"]):
         for name in what[1:] or digits.NETWORKS:
             save(name, [small(name, seed) for seed in SEEDS])

@@ -95,6 +95,13 @@ def recovered(heading, networks):
 RECOVERED = {"self1": "self, 1 px", "self2": "self, 2 px", "self4": "self, 4 px", "self8": "self, 8 px"}
 
 
+def methods():
+    """The agreement that each method of calibration gives back."""
+    folds = load("recovery-methods")["agreement"]
+    rows = [f"| `{method}` | {spread([fold[method] for fold in folds])} |" for method in folds[0]]
+    return "\n".join(["| method | agreement |", "|---|---:|", *rows])
+
+
 def spread(values):
     """A mean in per cent, with the lowest and the highest."""
     mean, low, high = (f"{100 * value:.1f}" for value in (sum(values) / len(values), min(values), max(values)))
@@ -139,7 +146,7 @@ def ratio(times, name, base):
 
 def layers():
     """Milliseconds of ``benchmarks/layers.py``."""
-    names = ("copy of the input", "strided max pool", "aliasfix", "antialiased-cnns", "timm", "kornia")
+    names = ("copy of the input", "strided pool", "aliasfix", "antialiased-cnns", "timm", "kornia")
     rows = [f"| layer | setting | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
     for result in reports("layers"):
         for row in result["rows"]:
@@ -184,7 +191,7 @@ SECTIONS = {
     "README.md": {"rules": rule_table, "photographs": photographs, "conversion": conversion},
     "docs/performance.md": {"models": models, "memory": memory, "layers": layers},
     "CONTRIBUTING.md": {"house": house, "example": example},
-    "docs/recovery.md": {"recovery": recovery},
+    "docs/recovery.md": {"recovery": recovery, "methods": methods},
 }
 
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from aliasfix.errors import AliasfixError
 from aliasfix.example import configured_size
 from aliasfix.measure import ImageFolder
-from aliasfix.measure.folder import IMAGENET_MEAN, IMAGENET_STD, unreadable
+from aliasfix.measure.folder import IMAGENET_MEAN, IMAGENET_STD, told, unreadable
 from aliasfix.measure.inputs import Images, batches
-from aliasfix.wording import listing
 
 MARGIN = 32
 
@@ -123,12 +122,8 @@ class Views:
     def _drop_unreadable(self, folder: ImageFolder) -> None:
         """Find out once which files cannot be read, instead of on every pass."""
         bad = unreadable(folder.files)
-        names = [str(path.relative_to(folder.root)) for path in bad]
-        message = f"{len(bad)} of {len(folder.files)} images in {folder.root} cannot be read"
-        if len(bad) == len(folder.files):
-            raise AliasfixError(message)
         if bad:
-            self.notes.append(f"{message} and were skipped: {listing(names, 10)}")
+            self.notes.append(told(bad, folder.files, folder.root))
             folder.files = [path for path in folder.files if path not in set(bad)]
 
     class Centres:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..errors import AliasfixError
-from ..measure.folder import unreadable
+from ..measure.folder import told, unreadable
 from ..wording import one_line
 from . import images, seeds
 from .images import Photographs
@@ -158,12 +158,9 @@ def _readable(root: str | Path, labelled: bool, accelerator: Any) -> tuple[list[
         )
     bad = set(gather_object(unreadable(files[accelerator.process_index :: accelerator.num_processes])))
     if bad:
-        message = f"{len(bad)} of {len(files)} images in {root} cannot be read"
-        if len(bad) == len(files):
-            raise AliasfixError(message)
+        message = told(list(bad), files, root)
         if accelerator.is_main_process:
-            names = ", ".join(str(path.relative_to(root)) for path in sorted(bad))
-            warnings.warn(f"{message} and were skipped: {names}", stacklevel=2)
+            warnings.warn(message, stacklevel=2)
     good = [n for n, path in enumerate(files) if path not in bad]
     return [files[n] for n in good], labels and [labels[n] for n in good], classes
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from aliasfix.errors import AliasfixError
+from aliasfix.wording import listing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -101,15 +102,12 @@ class ImageFolder:
                 with Image.open(path) as file:
                     image = _square(file.convert("RGB"), self.resize, self.size)
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-                skipped.append(str(path.relative_to(self.root)))
+                skipped.append(path)
                 continue
             raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
             yield raw.view(self.size, self.size, 3).permute(2, 0, 1), self.label(path)
-        message = f"{len(skipped)} of {len(self.files)} images in {self.root} cannot be read"
-        if len(skipped) == len(self.files):
-            raise AliasfixError(message)
         if skipped:
-            warnings.warn(f"{message} and were skipped: {', '.join(skipped)}", stacklevel=2)
+            warnings.warn(told(skipped, self.files, self.root), stacklevel=2)
 
 
 def unreadable(files: Sequence[Path]) -> list[Path]:
@@ -117,6 +115,18 @@ def unreadable(files: Sequence[Path]) -> list[Path]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         readable = pool.map(_readable, files)
     return [path for path, fine in zip(files, readable, strict=True) if not fine]
+
+
+def told(bad: Sequence[Path], files: Sequence[Path], root: str | Path) -> str:
+    """Which of the images cannot be read.
+
+    Raises:
+        AliasfixError: none can.
+    """
+    message = f"{len(bad)} of {len(files)} images in {root} cannot be read"
+    if len(bad) == len(files):
+        raise AliasfixError(message)
+    return f"{message} and were skipped: {listing([str(path.relative_to(root)) for path in sorted(bad)], 10)}"
 
 
 def _readable(path: Path) -> bool:
