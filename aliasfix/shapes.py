@@ -20,7 +20,7 @@ from .rule import per_axis
 class Told:
     """What a function returns on the meta device, and the multiply-adds it makes elsewhere."""
 
-    result: Tensor
+    result: Tensor | tuple[Tensor, ...]
     multiply_adds: int = 0
 
 
@@ -99,6 +99,21 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None,
     return Told(result, math.prod(query.shape[:-1]) * key.shape[-2] * (key.shape[-1] + value.shape[-1]))
 
 
+def _lstm(input: Tensor, hx: Any, params: Any, *options: Any) -> Told | None:
+    plain = isinstance(hx, tuple | list) and input.dim() == 3 and len(options) == 6  # else a packed sequence
+    if not plain or not _alike(input, *hx, *params):
+        return None
+    layers, both, batch_first = options[1], options[4], options[5]
+    batch, features = (input.shape[0] if batch_first else input.shape[1]), input.shape[2]
+    directions = 2 if both else 1
+    if params[0].shape[1] != features or any(h.shape[:2] != (layers * directions, batch) for h in hx):
+        return None
+    result = input.new_empty(*input.shape[:2], directions * hx[0].shape[2])
+    steps = math.prod(input.shape[:2])
+    adds = steps * sum(weight.numel() for weight in params if weight.dim() == 2)
+    return Told((result, *(torch.empty_like(h) for h in hx)), adds)
+
+
 def _alike(input: Tensor, *others: Tensor | None) -> bool:
     return all(other is None or (other.dtype, other.device) == (input.dtype, input.device) for other in others)
 
@@ -112,4 +127,5 @@ _TOLD: dict[Callable[..., Any], Callable[..., Told | None]] = {
     F.conv2d: _convolution,
     F.conv3d: _convolution,
     F.scaled_dot_product_attention: _attention,
+    torch.lstm: _lstm,
 }

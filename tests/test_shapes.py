@@ -64,6 +64,34 @@ def test_what_does_not_fit_fails_as_it_does_without(func, args):
     assert shapes.tell(func, meta(args), {}) is None
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections")  # is slow, says torch
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"bias": False, "proj_size": 2}]
+)
+def test_an_lstm(options):
+    layer, x = torch.nn.LSTM(3, 4, **options), R(5, 2, 3)
+    out, state = layer(x)
+    told = shapes.tell(torch.lstm, _given_to_lstm(layer.to("meta"), x.to("meta")), {})
+    assert [each.shape for each in told.result] == [each.shape for each in (out, *state)]
+    with MultiplyAdds() as counter:
+        layer(x.to("meta"))
+    assert told.multiply_adds == counter.total
+
+
+def _given_to_lstm(layer, x):
+    given = []
+
+    class Listening(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.lstm:
+                given.append(args)
+            return func(*args, **(kwargs or {}))
+
+    with Listening():
+        layer(x)
+    return given[0]
+
+
 def test_inputs_by_name():
     given = {"weight": R(7, 3).to("meta"), "input": R(2, 3).to("meta")}
     assert shapes.tell(F.linear, (), given).result.shape == (2, 7)
