@@ -2,6 +2,7 @@
 
     python benchmarks/recovery.py                  everything: writes results/recovery.json
     python benchmarks/recovery.py photographs      only EfficientNet-Lite0; the rest stays as it was measured
+    python benchmarks/recovery.py photographs bin5 with one filter
     python benchmarks/recovery.py digits VGG       only some small networks
     python benchmarks/recovery.py methods          each method of calibration: writes results/recovery-methods.json
 
@@ -59,7 +60,7 @@ def stages(original, filter, images, measure, further):
     return found
 
 
-def photographs(fold):
+def photographs(fold, filters):
     """Calibrate on one half of the photographs, test on the other."""
     original, for_calibration, images, test = halves(fold)
     random = torch.Generator().manual_seed(fold)
@@ -76,7 +77,7 @@ def photographs(fold):
     found = {"original": measure(original)}
     print(f"photographs, fold {fold}: {found}", flush=True)
     further = training.for_photographs(for_calibration, fold)
-    return {"original": found["original"]} | {f: stages(original, f, images, measure, further) for f in FILTERS}
+    return {"original": found["original"]} | {f: stages(original, f, images, measure, further) for f in filters}
 
 
 def halves(fold):
@@ -144,16 +145,17 @@ def table(result):
 
 
 def save(name, runs):
-    """Put one network's runs into the results, and leave the others."""
+    """Put one network's runs into the results, and leave the others, and its runs with other filters."""
     path = RESULTS / "recovery.json"
     known = json.loads(path.read_text())["networks"] if path.exists() else {}
+    runs = [before | run for before, run in zip(known.get(name, [{}] * len(runs)), runs, strict=True)]
     write("recovery", "python benchmarks/recovery.py", {"networks": known | {name: runs}})
     Console(width=150).print(table({name: runs}))
 
 
 def main(what):
     if what[:1] in ([], ["photographs"]):
-        save("EfficientNet-Lite0", [photographs(fold) for fold in FOLDS])
+        save("EfficientNet-Lite0", [photographs(fold, what[1:] or FILTERS) for fold in FOLDS])
     if what[:1] in ([], ["methods"]):
         agreement = [methods(fold) for fold in FOLDS]
         write("recovery-methods", "python benchmarks/recovery.py methods", {"agreement": agreement})

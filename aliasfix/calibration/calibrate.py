@@ -39,8 +39,7 @@ def calibrate(
     ``statistics`` gives every channel the mean and variance back that it has in the original; ``least-squares`` fits
     the convolutions behind the blurs to what they return in the original; ``both`` does the second, then the first,
     layer by layer; ``every-layer`` does both and fits all convolutions, which takes several times as long. A quarter
-    of the images is held out to tell whether it helped, and which method did most; what that does is then done once
-    more with all of them.
+    of the images is held out to tell whether it helped.
 
     Args:
         model: a converted network; its weights change, and nothing else.
@@ -120,26 +119,19 @@ def _best(
     layers = [path for path in paths if path in fed and isinstance(model.get_submodule(path), _FITTED)]
     before = errors(original, model, layers, given.views[0])
     notes, best, state = list(given.notes), "before", start
-
-    def fitted(method: str, batches: Sequence[Tensor]) -> bool:
+    for method in methods:
         model.load_state_dict(start)
         corrections = _corrections(model, paths, layers, method, notes)
-        with running(model, None, "calibration"), running(original, None, "calibration"):
-            correct(original, model, corrections, (placed(batch, model) for batch in batches))
-        return bool(corrections)
-
-    for method in methods:
-        if not fitted(method, given.fit):
+        if not corrections:
             notes.append(f"{method}: no layer that it applies to")
             continue
+        with running(model, None, "calibration"), running(original, None, "calibration"):
+            correct(original, model, corrections, (placed(batch, model) for batch in given.fit))
         scores[method] = judge(model)
         if asked != "auto" or scores[method].rank > scores[best].rank:
             best, state = method, copy.deepcopy(model.state_dict())
     model.load_state_dict(state)
     after = errors(original, model, layers, given.views[0])
-    if best != "before":
-        fitted(best, given.everything)
-        state = copy.deepcopy(model.state_dict())
     sites = tuple(Site(path, before[path], after[path]) for path in layers)
     name = "none" if best == "before" else best
     return Calibration(name, given.images, given.held_out, scores, sites, tuple(dict.fromkeys(notes))), state

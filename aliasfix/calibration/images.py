@@ -25,7 +25,6 @@ class Split:
         views: the centres of the images held out, and the same moved by some pixels.
         images, held_out: how many.
         notes: for the reader.
-        batch_size: most images in a batch.
     """
 
     fit: list[Tensor]
@@ -33,12 +32,6 @@ class Split:
     images: int
     held_out: int
     notes: tuple[str, ...]
-    batch_size: int
-
-    @property
-    def everything(self) -> tuple[Tensor, ...]:
-        """The centres of all images, in batches."""
-        return torch.split(torch.cat([*self.fit, *self.views[0]]), self.batch_size)
 
 
 def split(images: Images, model: nn.Module, size: int | None, batch_size: int, seed: int = 0) -> Split:
@@ -73,7 +66,6 @@ def split(images: Images, model: nn.Module, size: int | None, batch_size: int, s
         len(fit),
         len(out),
         tuple(views.notes),
-        batch_size,
     )
 
 

@@ -52,7 +52,7 @@ class Calibration(Tabular):
 
     Args:
         method: what was carried out; ``none`` where nothing was better than leaving the model as it was.
-        images: how many it was fitted on while it was judged; at the end it was fitted on those held out, too.
+        images: how many the network was fitted on.
         held_out: how many it was judged by.
         scores: of the original, of the model before, and after each method that was tried.
         sites: how far the layers behind the blurs are from the original, before and after.
@@ -73,7 +73,7 @@ class Calibration(Tabular):
 
     @property
     def after(self) -> Scores:
-        """Of the calibrated network, before the images held out were added."""
+        """Of the calibrated network."""
         return self.scores.get(self.method, self.before)
 
     @property
@@ -81,7 +81,7 @@ class Calibration(Tabular):
         """What was done, in one line."""
         if self.method == "none":
             return f"left as it was: no method was better on {self.held_out} images held out"
-        return f"calibrated by {self.method} on {self.images} images, judged by {self.held_out} others, then on both"
+        return f"calibrated by {self.method} on {self.images} images, judged by {self.held_out} others"
 
     def as_dict(self) -> dict[str, Any]:
         """The calibration as JSON-able values."""

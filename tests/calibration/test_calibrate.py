@@ -86,10 +86,11 @@ KINDS = {network: (nn.BatchNorm2d,), plain: (nn.Conv2d, nn.GroupNorm, nn.LayerNo
 def test_every_channel_gets_the_mean_and_variance_of_the_original(build, images: Tensor) -> None:
     model = build()
     converted = aliasfix.convert(model, "bin5", example_input=images[:2])
-    wanted = moments(model, images, KINDS[build])
-    before = moments(converted, images, KINDS[build])
+    fit = images[[n for n in range(32) if n % 4 != 3]]
+    wanted = moments(model, fit, KINDS[build])
+    before = moments(converted, fit, KINDS[build])
     found = aliasfix.calibrate(converted, images, method="statistics")
-    after = moments(converted, images, KINDS[build])
+    after = moments(converted, fit, KINDS[build])
     assert (found.method, found.images, found.held_out) == ("statistics", 24, 8)
     assert len(wanted) >= 4
     assert any((var / wanted[name][1] - 1).abs().max() > 0.05 for name, (_, var) in before.items())
@@ -129,16 +130,6 @@ def test_auto_takes_the_best_of_the_methods(images: Tensor) -> None:
     printed = str(found)
     assert f"{found.method} (taken)" in printed
     assert json.loads(found.to_json())["method"] == found.method
-
-
-def test_what_is_kept_is_fitted_on_the_images_held_out_too(images: Tensor) -> None:
-    """The fourth image is held out: it changes the weights, and no score of the fit without it but by judging."""
-    other = images.clone()
-    other[3] = images[3].flip(-1) * 0.5
-    one, two = aliasfix.convert(network(), "bin5"), aliasfix.convert(network(), "bin5")
-    reports = [aliasfix.calibrate(m, x, method="both") for m, x in ((one, images), (two, other))]
-    assert not same(held(one), held(two))
-    assert [report.images for report in reports] == [len(images) * 3 // 4] * 2
 
 
 def test_auto_leaves_a_model_alone_that_no_method_makes_better(images: Tensor) -> None:
