@@ -70,7 +70,7 @@ def choose(scene: Scene, recipe: Recipe, calls: Sequence[Call], first: Collectio
         elif call.site.enlarges:
             _enlarge(scene, recipe, call)
         elif not call.rule.sinks:
-            _dense(scene, recipe, [call], Tail((call.node,), call.node, (), (call.node,)), splits=False)
+            _behind(scene, recipe, call)
         else:
             done |= _sink(scene, recipe, call, going, done, splits=call.node in first and recipe.stem == "paper")
 
@@ -99,8 +99,16 @@ def _replace(scene: Scene, recipe: Recipe, call: Call) -> None:
 
 
 def _together(scene: Scene, recipe: Recipe, call: Call, form: str) -> None:
-    call.form, call.left, call.shift = form, _ones(call.site.stride), _shift(recipe, call)
-    call.needs = [list(scene.replacing(call.node, call.rule.name, False, _blur(call, subsamples=True)))]
+    ways = list(scene.replacing(call.node, call.rule.name, False, _blur(call, subsamples=True)))
+    if not ways:  # nothing around the call can be rewritten and host a blur
+        _behind(scene, recipe, call)
+        return
+    call.form, call.left, call.shift, call.needs = form, _ones(call.site.stride), _shift(recipe, call), [ways]
+
+
+def _behind(scene: Scene, recipe: Recipe, call: Call) -> None:
+    """Blur the dense call directly after it."""
+    _dense(scene, recipe, [call], Tail((call.node,), call.node, (), (call.node,)), splits=False)
 
 
 def _enlarge(scene: Scene, recipe: Recipe, call: Call) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .blur import own_type
-from .parts import layout, needs_gradient, runs_now
+from .parts import layout, runs_now
 
 LONGEST = 256  # of an axis
 
@@ -36,7 +36,8 @@ class Fused:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, C, N₁, …) → (N, C, n₁, …), in the type of ``x`` whatever autocast says."""
-        return _Product.apply(x, self) if needs_gradient(x) else self.product(x)
+        out: Tensor = _Product.apply(x, self)
+        return out
 
     def product(self, x: Tensor) -> Tensor:
         """A value that is not finite would be one everywhere along its axes: then the two steps are taken."""
@@ -46,22 +47,26 @@ class Fused:
     def adjoint(self, gradient: Tensor) -> Tensor:
         """What a gradient (N, C, n₁, …) of the output is to an input."""
         found = multiplied(gradient, [matrix.T for matrix in self.matrices])
-        if torch.is_grad_enabled() or not runs_now(gradient) or _is_finite(found):
+        if not runs_now(gradient) or _is_finite(found):
             return found
         with torch.enable_grad():
             x = torch.zeros_like(found).requires_grad_()
             out = self.steps(x)
-        return torch.autograd.grad(out, x, gradient)[0]
+        return torch.autograd.grad(out, x, gradient, create_graph=torch.is_grad_enabled())[0]
 
 
 def fuses(x: Tensor, axes: int) -> bool:
-    """Whether matrices are cheaper than the two steps; in channels_last they are not (benchmarks/layers.py)."""
+    """Whether matrices are cheaper than the two steps, and nobody listens for these.
+
+    In channels_last they are not cheaper (benchmarks/layers.py).
+    """
+    heard = torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack()
     plain = runs_now(x) and x.dim() == axes + 2 and x.is_floating_point()
-    return plain and layout(x) == torch.contiguous_format and max(x.shape[2:]) <= LONGEST
+    return plain and not heard and layout(x) == torch.contiguous_format and max(x.shape[2:]) <= LONGEST
 
 
 def taps(kernel: Tensor) -> list[tuple[float, ...]] | None:
-    """The filter of each axis that a kernel of sum 1 is the product of, None where it is learned or no product.
+    """The filter of each axis that a kernel is the product of, None where it is learned or no product.
 
     >>> taps(torch.tensor([[0.25, 0.25], [0.25, 0.25]]))
     [(0.5, 0.5), (0.5, 0.5)]
@@ -69,8 +74,10 @@ def taps(kernel: Tensor) -> list[tuple[float, ...]] | None:
     axes = range(kernel.dim())
     wide = kernel.detach().double()
     found = [wide.sum([other for other in axes if other != axis]) if kernel.dim() > 1 else wide for axis in axes]
+    found[1:] = [each / wide.sum() for each in found[1:]]  # in 16 bits it may be a little more or less than 1
     product = functools.reduce(lambda left, right: left[..., None] * right, found)
-    near = torch.allclose(product, wide, rtol=0, atol=torch.finfo(kernel.dtype).eps)
+    rounding = max(torch.finfo(kernel.dtype).eps, torch.finfo(torch.float32).eps)
+    near = (product - wide).abs().max() <= 4 * rounding * wide.abs().max()
     return [tuple(each.tolist()) for each in found] if near and not kernel.requires_grad else None
 
 

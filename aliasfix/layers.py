@@ -1,6 +1,6 @@
 """The layers that a conversion adds to a model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +46,21 @@ class BlurPool(nn.Module):
         self.stride = self.rate if stride is None else tuple(stride)
         self.padding = padding
         self.axes = tuple(axes) or tuple(range(-len(self.rate), 0))
+        self.register_buffer("kernel", self._values().to(torch.get_default_dtype()), persistent=False)
+
+    def _values(self) -> Tensor:
         kernel = torch.ones((), dtype=torch.float64)
-        for step in rate:
+        for step in self.rate:
             kernel = kernel[..., None] * torch.tensor(filters.taps(self.filter, step), dtype=torch.float64)
-        self.register_buffer("kernel", kernel.to(torch.get_default_dtype()), persistent=False)
+        return kernel
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BlurPool":
+        """A kernel that leaves the meta device gets its values: it has none there, and no checkpoint holds them."""
+        unknown = self.kernel.is_meta
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if unknown and not self.kernel.is_meta:
+            self.kernel.copy_(self._values())
+        return self
 
     def forward(self, x: Tensor, start: Sequence[int] | None = None, size: Sequence[int] | None = None) -> Tensor:
         """Blur and subsample ``x``; ``start`` and ``size`` as in `aliasfix.functional.blur_pool`."""

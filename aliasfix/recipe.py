@@ -59,7 +59,8 @@ class Recipe:
                 raise AliasfixError(f"{option}={getattr(self, option)!r}: choose one of {', '.join(choices)}")
         for option, counted in (("budget", "multiply-adds"), ("memory_budget", "activations")):
             ratio = getattr(self, option)
-            if ratio is not None and not (isinstance(ratio, int | float) and 1 <= ratio < math.inf):
+            number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+            if ratio is not None and not (number and 1 <= ratio < math.inf):
                 raise AliasfixError(f"{option}={ratio!r}: give a multiple of the original's {counted}, at least 1")
         for option in ("include", "exclude"):
             globs = getattr(self, option)

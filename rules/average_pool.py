@@ -86,18 +86,20 @@ class AveragePool(Pool):
     def blurred(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """The blurred moving average, by one matrix for each axis where that is cheaper."""
         x, axes, wrap = bound["input"], spatial_axes(func.__name__), blur.padding == "circular"
+        options = {name: value for name, value in bound.items() if name != "input"}  # what is kept is not the input
 
         def steps(x: Tensor) -> Any:
-            return blur(self.dense(func, {**bound, "input": x}, (1,) * axes, wrap))
+            return blur(self.dense(func, {"input": x, **options}, (1,) * axes, wrap))
 
-        filters = taps(blur.kernel) if fuses(x, axes) else None
+        own = type(blur) is BlurPool and not blur._forward_hooks and not blur._forward_pre_hooks
+        filters = taps(blur.kernel) if own and fuses(x, axes) else None
         if filters is None:
             return steps(x)
         kernel, divisor = per_axis(bound["kernel_size"], axes), bound.get("divisor_override")
         strides, padding = per_axis(bound.get("stride") or kernel, axes), per_axis(bound.get("padding", 0), axes)
-        options = bool(bound.get("ceil_mode")), bool(bound.get("count_include_pad", True)), bool(divisor)
+        how = bool(bound.get("ceil_mode")), bool(bound.get("count_include_pad", True)), bool(divisor)
         windows = zip(x.shape[2:], kernel, strides, padding, filters, strict=True)
-        first, *others = [_matrix(*window, *options, blur.padding) for window in windows]
+        first, *others = [_matrix(*window, *how, blur.padding) for window in windows]
         return Fused(steps, (first / divisor if divisor else first, *others))(x)
 
     def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:

@@ -2,12 +2,16 @@
 
 import inspect
 import itertools
+import weakref
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import aliasfix
 from aliasfix import parts
@@ -202,26 +206,88 @@ def test_autocast_does_not_lower_an_average_with_its_blur() -> None:
     assert torch.equal(gradient, expected)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch itself, for forward mode
 def test_infinite_values_and_gradients_stay_where_they_are() -> None:
-    x = draw(1, 1, 16, 16)
+    model, x = LAYERS["average"], draw(1, 1, 16, 16)
     x[..., 8, 8] = torch.inf
-    out = LAYERS["average"](x.requires_grad_())
+    out = model(x.requires_grad_())
     assert 1 <= out.isinf().sum() <= 9
     assert not out.isnan().any()
     weights = torch.zeros_like(out)
     weights[..., 4, 4] = torch.inf
-    (gradient,) = torch.autograd.grad(out, x, weights)
-    assert gradient[..., 8, 8].isinf()
-    assert gradient[..., :, :2].isfinite().all()
+    for graph in (False, True):
+        (gradient,) = torch.autograd.grad(out, x, weights, create_graph=graph)
+        assert gradient[..., 8, 8].isinf()
+        assert gradient[..., :, :2].isfinite().all()
+    tangent = torch.zeros(1, 1, 16, 16)
+    tangent[..., 8, 8] = torch.nan
+    with forward_ad.dual_level():
+        out = forward_ad.unpack_dual(model(forward_ad.make_dual(draw(1, 1, 16, 16), tangent)))
+    assert 1 <= out.tangent.isnan().sum() <= 9
 
 
-def test_a_kernel_that_is_no_product_is_taken_as_it_is() -> None:
-    model = aliasfix.convert(nn.Sequential(nn.AvgPool2d(2)), example_input=draw(1, 1, 8, 8))
-    x, before = draw(1, 2, 8, 8), model(draw(1, 2, 8, 8))
-    blur = next(module for module in model.modules() if isinstance(module, BlurPool))
-    blur.kernel.copy_(torch.tensor([[0.0, 0.2, 0.0], [0.2, 0.2, 0.2], [0.0, 0.2, 0.0]]))
-    assert not torch.allclose(model(x), before)
-    assert torch.allclose(model(x), blur(F.avg_pool2d(x, 2, 1)), atol=1e-6)
+def average(filter: str = "tri3") -> tuple[nn.Module, BlurPool]:
+    model = aliasfix.convert(nn.Sequential(nn.AvgPool2d(2)), filter, example_input=draw(1, 1, 8, 8))
+    return model, next(module for module in model.modules() if isinstance(module, BlurPool))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_kernel_that_is_no_product_is_taken_as_it_is(dtype: torch.dtype) -> None:
+    model, blur = average("bin7")
+    x, places = draw(1, 2, 16, 16, dtype=dtype), torch.arange(-3.0, 4)
+    disk = (places[:, None].square() + places.square() <= 10).float()
+    blur.kernel = disk / disk.sum()
+    model.to(dtype)
+    assert (model(x) - blur(F.avg_pool2d(x, 2, 1))).abs().max() <= 2 * BOUNDS[dtype]
+    assert (model(x) - average("bin7")[0].to(dtype)(x)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("filter", ["rect3", "rect7", "window6", "lsq7"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_rounded_kernel_has_the_gain_that_it_has(filter: str, dtype: torch.dtype) -> None:
+    model, blur = average(filter)
+    x = draw(1, 2, 16, 16) + 4
+    blur.to(dtype)
+    assert torch.allclose(model(x), blur(F.avg_pool2d(x, 2, 1)), rtol=1e-3)
+
+
+def test_whoever_replaces_or_listens_to_the_blur_is_heard() -> None:
+    model, blur = average()
+    called: list[Tensor] = []
+    handle = blur.register_forward_hook(lambda *given: called.append(given[-1]))
+    out = model(draw(1, 1, 8, 8))
+    assert [each.shape for each in called] == [out.shape]
+    handle.remove()
+    model[0].aliasfix_blur = nn.Identity()
+    model[0].aliasfix_blur.padding = "reflect"
+    assert model(draw(1, 1, 8, 8)).shape == (1, 1, 7, 7)
+
+
+class Rounding(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        return out.bfloat16().to(out.dtype) if isinstance(out, Tensor) and out.is_floating_point() else out
+
+
+def test_modes_see_the_two_steps_and_leave_nothing_behind() -> None:
+    model, x = average("bin5")[0], draw(1, 1, 26, 22)
+    by_name("average_pool").blurred.__globals__["_matrix"].cache_clear()
+    with Rounding():
+        model(x)
+    assert (model(x) - F.avg_pool2d(x, 2, 1)[..., ::2, ::2]).abs().mean() > 0.1
+    blurred = average("bin5")[1](F.avg_pool2d(x, 2, 1))
+    assert (model(x) - blurred).abs().max() <= 1e-6
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert model(x).shape == blurred.shape
+    assert (make_fx(model)(x)(x) - blurred).abs().max() <= 1e-6
+
+
+def test_the_input_of_an_average_is_not_held() -> None:
+    x = draw(1, 1, 8, 8).requires_grad_() * 2
+    seen, out = weakref.ref(x), average()[0](x)
+    del x
+    assert seen() is None
+    out.sum().backward()
 
 
 # -- the blur ------------------------------------------------------------------------------------------------

@@ -518,3 +518,13 @@ def test_an_error_in_a_forward_leaves_nothing_behind() -> None:
     assert torch.equal(F.max_pool2d(x, 3, 2, 1), nn.MaxPool2d(3, 2, 1)(x))
     assert F.max_pool2d(x, 3, 2, 1).shape == (2, 3, 32, 35)
     assert scale_error(tri3(F.max_pool2d(x, 3, 1, 1)), model(x)) <= 1e-6
+
+
+def test_a_model_converted_on_the_meta_device_gets_its_kernels_when_it_gets_memory():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3)).eval()
+    with torch.device("meta"):
+        late = aliasfix.convert(copy.deepcopy(net).to("meta"), "bin5", example_input=torch.rand(1, 3, 16, 16))
+    late = late.to_empty(device="cpu")
+    late.load_state_dict(net.state_dict())
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.equal(late(x), aliasfix.convert(net, "bin5", example_input=x)(x))

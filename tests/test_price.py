@@ -1,6 +1,5 @@
 """The price in a plan is what torch's own counter finds when the models run."""
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -31,9 +30,9 @@ MODELS = {
 
 
 def multiply_adds(model: nn.Module, x: Tensor) -> int:
-    """What torch counts as the model runs, on the meta device: a CPU may take a way of more of them and less time."""
+    """What torch counts while the model really runs."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        copy.deepcopy(model).to("meta")(x.to("meta"))
+        model(x)
     return counter.get_total_flops() // 2
 
 
@@ -147,7 +146,7 @@ def test_both_budgets_are_kept() -> None:
 
 
 @pytest.mark.parametrize("option", ["budget", "memory_budget"])
-@pytest.mark.parametrize("budget", [0.9, math.inf, "1.1"])
+@pytest.mark.parametrize("budget", [0.9, math.inf, "1.1", True])
 def test_a_budget_that_is_none_is_an_error(option: str, budget: object) -> None:
     with pytest.raises(aliasfix.AliasfixError, match=f"^{option}="):
         aliasfix.Recipe(**{option: budget})

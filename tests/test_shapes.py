@@ -21,6 +21,7 @@ FITTING = {
     "conv2d of one channel": (F.conv2d, (R(2, 1, 9, 8), R(5, 1, 3, 3))),
     "conv3d": (F.conv3d, (R(2, 3, 9, 8, 7), R(5, 3, 3, 2, 1), R(5), [2])),
     "layer_norm": (F.layer_norm, (R(2, 5, 3), (3,), R(3), R(3))),
+    "layer_norm of a view": (F.layer_norm, (R(2, 3, 4, 5).permute(0, 2, 3, 1), (3,))),
     "layer_norm over two axes": (F.layer_norm, (R(2, 5, 3), [5, 3])),
     "gelu": (F.gelu, (R(2, 3).half(),)),
     "linear": (F.linear, (R(2, 5, 3), R(7, 3), R(7))),
@@ -31,6 +32,10 @@ FITTING = {
 }
 MISFITTING = {
     "batch_norm": (F.batch_norm, (R(2, 4, 4, 4), R(3), R(3))),
+    "batch_norm of one value": (F.batch_norm, (R(1, 3, 1, 1), R(3), R(3), None, None, True)),
+    "conv1d of images": (F.conv1d, (R(2, 3, 9, 8), R(5, 3, 3, 3))),
+    "layer_norm's bias": (F.layer_norm, (R(2, 5, 3), (3,), None, R(4))),
+    "linear's bias": (F.linear, (R(2, 3), R(7, 3), R(4))),
     "batch_norm in evaluation": (F.batch_norm, (R(2, 4, 4, 4), None, None)),
     "conv2d": (F.conv2d, (R(2, 4, 9, 8), R(5, 3, 3, 3))),
     "conv2d of a small map": (F.conv2d, (R(2, 3, 2, 8), R(5, 3, 3, 3))),
@@ -59,7 +64,7 @@ def test_the_result_is_like_the_real_one(func, args):
 
 @pytest.mark.parametrize(("func", "args"), MISFITTING.values(), ids=MISFITTING)
 def test_what_does_not_fit_fails_as_it_does_without(func, args):
-    with pytest.raises(RuntimeError):
+    with pytest.raises((RuntimeError, ValueError)):
         func(*meta(args))
     assert shapes.tell(func, meta(args), {}) is None
 
@@ -73,6 +78,7 @@ def test_an_lstm(options):
     out, state = layer(x)
     told = shapes.tell(torch.lstm, _given_to_lstm(layer.to("meta"), x.to("meta")), {})
     assert [each.shape for each in told.result] == [each.shape for each in (out, *state)]
+    assert told.result[0].stride() == out.stride()
     with MultiplyAdds() as counter:
         layer(x.to("meta"))
     assert told.multiply_adds == counter.total

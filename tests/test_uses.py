@@ -84,6 +84,17 @@ class HasAPreHook(Net):
         return self.last(F.relu(self.conv(self.stem(x))))
 
 
+class PoolsInASequential(nn.Sequential):
+    """Hosts no blur, which would run as one of its layers."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+
+    def forward(self, x):
+        x = F.avg_pool2d(self[1](self[0](x)), 2)
+        return self[3](self[2](F.max_pool2d(x, 2)))
+
+
 def _tensors(value):
     if isinstance(value, torch.Tensor):
         return [value]
@@ -100,7 +111,7 @@ def _same(model, converted):
     "build",
     [
         *(ReturnsTheValueToo, ReturnsThePooled, ReturnsBeforeTheNonlinearity, ReadsTheSize, RunsItsChildren),
-        *(SlicesFiveDimensions, KeepsACache, HasAPreHook),
+        *(SlicesFiveDimensions, KeepsACache, HasAPreHook, PoolsInASequential),
     ],
 )
 def test_delta1_wherever_the_value_goes(build):
@@ -125,6 +136,19 @@ def test_a_forward_of_the_instance_stays():
     converted = aliasfix.convert(model, "delta1", example_input=X)
     _same(model, converted)
     _same(model, aliasfix.revert(converted))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
+def test_a_pool_whose_own_forward_was_wrapped(pool):
+    model = redraw(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), pool(2), nn.Conv2d(4, 4, 3))).eval()
+    own = model[2].forward
+    model[2].forward = lambda x: own(x)
+    converted = aliasfix.convert(model, "delta1", example_input=X, inplace=True)
+    assert [step.form for step in aliasfix.report(converted)] == ["dense"]
+    found = converted(X)
+    expected = F.conv2d(pool(2)(F.relu(model[0](X))), model[3].weight, model[3].bias)
+    assert (found - expected).abs().max() <= 1e-5
 
 
 def test_a_rewritten_method_keeps_its_signature():

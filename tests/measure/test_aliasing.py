@@ -148,6 +148,16 @@ def test_a_converted_same_padded_convolution_no_longer_samples(stride, photos):
     assert list(aliasing(converted, photos)) == ["1.aliasfix_blur"]
 
 
+def test_an_average_with_its_blur_is_seen_as_the_blur(photos):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2)).eval()
+    converted = aliasfix.convert(net, example_input=photos)
+    converted(photos)
+    for _ in range(2):
+        found = aliasing(converted, photos)
+        assert list(found) == ["2.aliasfix_blur"]
+        assert (found["2.aliasfix_blur"] < aliasing(net, photos)["2"]).all()
+
+
 def test_what_a_plan_leaves_strided_is_seen(photos):
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1)).eval()
     converted = aliasfix.convert(net, stem="full", example_input=photos)
