@@ -60,9 +60,10 @@ def fuses(x: Tensor, axes: int) -> bool:
 
     In channels_last they are not cheaper (benchmarks/layers.py).
     """
-    heard = torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack()
-    plain = runs_now(x) and x.dim() == axes + 2 and x.is_floating_point()
-    return plain and not heard and layout(x) == torch.contiguous_format and max(x.shape[2:]) <= LONGEST
+    if not runs_now(x) or torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
+        return False
+    plain = x.dim() == axes + 2 and x.is_floating_point() and layout(x) == torch.contiguous_format
+    return plain and max(x.shape[2:]) <= LONGEST
 
 
 def taps(kernel: Tensor) -> list[tuple[float, ...]] | None:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from aliasfix.functional import blur_pool
 from aliasfix.fused import Fused, fuses, taps
 from aliasfix.layers import BlurPool
+from aliasfix.parts import written
 from aliasfix.recipe import Recipe
 from aliasfix.rule import Case, Pool, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.trace import Trace
@@ -89,7 +90,7 @@ class AveragePool(Pool):
         options = {name: value for name, value in bound.items() if name != "input"}  # what is kept is not the input
 
         def steps(x: Tensor) -> Any:
-            return blur(self.dense(func, {"input": x, **options}, (1,) * axes, wrap))
+            return blur(written(self.dense(func, {"input": x, **options}, (1,) * axes, wrap)))
 
         own = type(blur) is BlurPool and not blur._forward_hooks and not blur._forward_pre_hooks
         filters = taps(blur.kernel) if own and fuses(x, axes) else None

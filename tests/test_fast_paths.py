@@ -398,7 +398,7 @@ def test_compiled_it_is_one_sum_without_a_convolution() -> None:
     assert (found - blur(x)).abs().max() <= 1e-6
 
 
-@pytest.mark.parametrize("layer", ["blur", "pool of 2"])
+@pytest.mark.parametrize("layer", ["blur", "pool of 2", "average"])
 @torch.no_grad()
 def test_compiled_behind_a_view_of_what_is_computed(layer: str) -> None:
     torch._dynamo.reset()
