@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import aliasfix
@@ -215,8 +216,10 @@ def test_infinite_values_and_gradients_stay_where_they_are() -> None:
     assert not out.isnan().any()
     weights = torch.zeros_like(out)
     weights[..., 4, 4] = torch.inf
+    weights.requires_grad_()
     for graph in (False, True):
-        (gradient,) = torch.autograd.grad(out, x, weights, create_graph=graph)
+        (gradient,) = torch.autograd.grad(out, x, weights, create_graph=graph, retain_graph=True)
+        assert gradient.requires_grad == graph
         assert gradient[..., 8, 8].isinf()
         assert gradient[..., :, :2].isfinite().all()
     tangent = torch.zeros(1, 1, 16, 16)
@@ -269,6 +272,16 @@ class Rounding(TorchDispatchMode):
         return out.bfloat16().to(out.dtype) if isinstance(out, Tensor) and out.is_floating_point() else out
 
 
+class Hearing(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.heard += [func.__name__] if func.__name__ in ("avg_pool2d", "blur_pool", "matmul") else []
+        return func(*args, **(kwargs or {}))
+
+
 def test_modes_see_the_two_steps_and_leave_nothing_behind() -> None:
     model, x = average("bin5")[0], draw(1, 1, 26, 22)
     by_name("average_pool").blurred.__globals__["_matrix"].cache_clear()
@@ -277,6 +290,9 @@ def test_modes_see_the_two_steps_and_leave_nothing_behind() -> None:
     assert (model(x) - F.avg_pool2d(x, 2, 1)[..., ::2, ::2]).abs().mean() > 0.1
     blurred = average("bin5")[1](F.avg_pool2d(x, 2, 1))
     assert (model(x) - blurred).abs().max() <= 1e-6
+    with Hearing() as hearing:
+        model(x)
+    assert hearing.heard == ["avg_pool2d", "blur_pool"]
     with FakeTensorMode(allow_non_fake_inputs=True):
         assert model(x).shape == blurred.shape
     assert (make_fx(model)(x)(x) - blurred).abs().max() <= 1e-6

@@ -1,5 +1,6 @@
 """Mistakes: each is one clear line that says what to do, and the model stays as it was."""
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -332,6 +333,7 @@ def test_tracing_leaves_everything_as_it_was(end: str) -> None:
     assert state(model) == before
     assert _random_states() == numbers
     assert torch.is_grad_enabled()
+    assert gc.isenabled()
     assert images().device.type == "cpu"
     assert torch.zeros(1).device.type == "cpu"
 
