@@ -51,7 +51,8 @@ class Blur:
         return conv(x, weight, stride=self.stride, padding=padding, groups=x.shape[1])
 
     def _weight(self, x: Tensor) -> Tensor:
-        return self.kernel.to(x).expand(x.shape[1], 1, *self.kernel.shape)
+        every = self.kernel.to(x).expand(x.shape[1], 1, *self.kernel.shape)
+        return every.contiguous() if runs_now(x) else every  # oneDNN takes no strides of 0
 
     # -- compiled --------------------------------------------------------------------------------------------
 
