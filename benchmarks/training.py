@@ -61,7 +61,9 @@ def for_digits():
     loader = DataLoader(Placed(), 64, shuffle=True)
     return {
         "distilled": lambda model, original, _: train(model, original, loader, epochs=4, lr=1e-4),
-        "fine-tuned": lambda model, original, _: train(model, original, loader, 0.5, epochs=6, lr=3e-4),
+        "fine-tuned": lambda model, original, _: train(
+            model, original, loader, 0.5, epochs=8, lr=3e-4, consistency=1.0
+        ),
     }
 
 

@@ -157,8 +157,9 @@ def layers():
 
 
 def reports(name):
-    """Every result of one benchmark: of other devices, threads and compilers, too."""
-    return [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob(f"{name}*.json"))]
+    """Every result of one benchmark: after the plain one those of other devices, threads and compilers."""
+    paths = (ROOT / "benchmarks" / "results").glob(f"{name}*.json")
+    return [json.loads(path.read_text()) for path in sorted(paths, key=lambda path: path.stem)]
 
 
 def conditions(result, setting):
