@@ -51,7 +51,7 @@ REMARK = (
     "its output as far as the conversion does.",
 )
 _BOUNDS = {"float32": 1e-5, "float64": 1e-9}  # of delta1's error
-ODD_PARTS, TRAINED_PARTS = (0, 1, 2), (0, 1)  # of the thirteen parts of a zoo: run at an odd size too, and trained a step
+ODD_PARTS, TRAINED_PARTS = (0, 1, 2), (0, 1)  # of the thirteen parts of a zoo: run at an odd size too, trained a step
 
 
 def check(entry: Entry, device: str = "cpu", large: float = LARGE) -> dict[str, Any]:
