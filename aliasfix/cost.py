@@ -19,9 +19,9 @@ class Price:
     activations: int = 0
     traffic: int = 0
 
-    def __str__(self) -> str:
-        """What it is most of all."""
-        if self.multiply_adds:
+    def told(self, quantity: str) -> str:
+        """Its ``multiply_adds`` or ``activations`` in words."""
+        if quantity == "multiply_adds":
             return f"{_millions(self.multiply_adds)} million multiply-adds"
         return f"{_mebibytes(self.activations)} MiB of activations"
 

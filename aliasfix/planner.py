@@ -159,7 +159,7 @@ def _keep_to_budget(
             return
         sites = {id(group[0]): group for group in (call.shared or [call] for call in going)}.values()
         worst = max(sites, key=lambda group: sum(added[id(c)] / price.samples(c) for c in group))
-        extra = Price(**{quantity: sum(added[id(call)] for call in worst)})
+        extra = Price(**{quantity: sum(added[id(call)] for call in worst)}).told(quantity)
         for call in worst:
             call.reason = (
                 f"It adds {extra}, more for each value it samples than what is converted, and the budget is {limit:g} "
