@@ -178,7 +178,8 @@ def _wide(x: Tensor) -> Tensor:
 def own_type(x: Tensor) -> AbstractContextManager[Any]:
     """Keep the type of ``x``, which autocast would lower where the operation blurred does not."""
     kind = x.device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    known = torch.compiler.is_dynamo_compiling() or torch.amp.is_autocast_available(kind)  # which no dynamo asks
+    if not known or not torch.is_autocast_enabled(kind):
         return contextlib.nullcontext()
     return torch.autocast(kind, enabled=False)
 

@@ -75,17 +75,27 @@ class Rule:
 
     def bind(self, op: str, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name."""
-        return {**dict(zip(self.signatures[op], args, strict=False)), **kwargs}
+        names = self.signatures[op]
+        return {**{names[index]: args[index] for index in range(len(args))}, **kwargs}
+
+    def is_layer(self, module: nn.Module) -> bool:
+        """Whether the module's forward is one call of such a function on its attributes."""
+        own = type(module).forward in {known.forward for known in self.modules}
+        return own and getattr(module, "padding_mode", "zeros") == "zeros"
+
+    def attributes(self, op: str, module: nn.Module) -> dict[str, Any]:
+        """The arguments of that call but for the input."""
+        return {name: getattr(module, name) for name in self.signatures[op] if hasattr(module, name)}
 
     def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
         """What the call samples, or None if it does not sample."""
         raise NotImplementedError
 
-    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The call evaluated at ``stride`` per axis, its borders wrapped around if ``wrap``."""
         raise NotImplementedError
 
-    def blurred(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def blurred(self, op: str, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """The call evaluated densely, and its blur, at once: cheaper than one after the other."""
         raise NotImplementedError
 
@@ -93,7 +103,7 @@ class Rule:
         """Whether the call gives way to a blur: to what `replace` returns."""
         return False
 
-    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def replace(self, op: str, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """What stands in the place of the call, with ``blur`` in it: the same output size."""
         raise NotImplementedError
 
@@ -171,7 +181,7 @@ def spatial_axes(op: str) -> int:
     >>> spatial_axes("max_pool2d"), spatial_axes("max_pool1d_with_indices")
     (2, 1)
     """
-    return next(axes for axes in (1, 2, 3) if f"{axes}d" in op)
+    return 1 if op.count("1d") else 2 if op.count("2d") else 3
 
 
 def wrap_input(x: Tensor, padding: Sequence[int], reach: Sequence[int] = (), stride: Sequence[int] = ()) -> Tensor:

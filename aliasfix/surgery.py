@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .errors import AliasfixError
-from .hooks import BlurAfter, BlurBefore, Rewritten
+from .hooks import BlurAfter, BlurBefore, Rewritten, rewritten
 from .layers import BlurPool
 from .places import can_host
 from .plan import BLUR, Blur, BlurCall, BlurModule, DenseCall, Edit, Plan, ReplaceCall, Restride
@@ -113,11 +113,9 @@ def _make(model: nn.Module, edit: Edit, plan: Plan, undo: list[Callable[[], None
         )
         return
     method = module.__dict__.get(edit.method)
-    if not isinstance(method, Rewritten):
-        method = Rewritten(module, edit.method)
-        undo.append(lambda: module.__dict__.pop(edit.method, None) and None)
-    method.add(edit, name)
-    module.__dict__[edit.method] = method
+    edits = method.edits if isinstance(method, Rewritten) else ()
+    undo.append(lambda: module.__dict__.pop(edit.method, None) and None)
+    module.__dict__[edit.method] = rewritten(module, edit.method, (*edits, (edit, name)))
 
 
 def _new_blur(

@@ -57,10 +57,10 @@ class AveragePool(Pool):
             reason = "It averages the whole map to one sample: there is nothing left to subsample."
         return Site(stride, kernel, reason)
 
-    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The moving average at stride 1, with the original's divisors."""
         x = bound["input"]
-        axes = spatial_axes(func.__name__)
+        axes = spatial_axes(op)
         kernel = per_axis(bound["kernel_size"], axes)
         strides = per_axis(bound.get("stride") or kernel, axes)
         padding = per_axis(bound.get("padding", 0), axes)
@@ -84,13 +84,13 @@ class AveragePool(Pool):
             total = total / counted.to(total).reshape(-1, *[1] * (axes - 1 - axis))
         return total
 
-    def blurred(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def blurred(self, op: str, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """The blurred moving average, by one matrix for each axis where that is cheaper."""
-        x, axes, wrap = bound["input"], spatial_axes(func.__name__), blur.padding == "circular"
+        x, axes, wrap = bound["input"], spatial_axes(op), blur.padding == "circular"
         options = {name: value for name, value in bound.items() if name != "input"}  # what is kept is not the input
 
         def steps(x: Tensor) -> Any:
-            return blur(written(self.dense(func, {"input": x, **options}, (1,) * axes, wrap)))
+            return blur(written(self.dense(op, func, {"input": x, **options}, (1,) * axes, wrap)))
 
         own = type(blur) is BlurPool and not blur._forward_hooks and not blur._forward_pre_hooks
         filters = taps(blur.kernel) if own and fuses(x, axes) else None
@@ -113,7 +113,7 @@ class AveragePool(Pool):
         pairs = zip(super().replacement_shift(bound, taps), kernel, strict=True)
         return tuple(shift - (0.0 if k % 2 else 0.5) for shift, k in pairs)
 
-    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def replace(self, op: str, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """The blur on the lattice of the windows' centres (the left one of two), as many samples as the pool gives."""
         x = bound["input"]
         axes = len(blur.stride)
@@ -165,7 +165,7 @@ def _matrix(
             **{"kernel_size": (1, kernel), "stride": (1, stride), "padding": (0, padding)},
             **{"ceil_mode": ceil_mode, "count_include_pad": include_pad, "divisor_override": 1 if total else None},
         }
-        dense = AveragePool().dense(F.avg_pool2d, bound, (1, 1), border == "circular")
+        dense = AveragePool().dense("avg_pool2d", F.avg_pool2d, bound, (1, 1), border == "circular")
         row = torch.tensor([filter], dtype=torch.float64, device="cpu")
         return blur_pool(dense, row, (1, stride), border)[:, 0, 0].T.contiguous()
 

@@ -59,7 +59,7 @@ class Interpolate(Rule):
         least = 1 if scale is not None else bound["input"].meta["shape"][-1]
         return recipe.average == "replace" and bool(last > least)
 
-    def replace(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def replace(self, op: str, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """Zero insertion and the filter."""
         return blur(bound["input"])
 

@@ -41,14 +41,14 @@ class LPPool(Pool):
         stride = per_axis(bound.get("stride") or kernel, axes)
         return None if max(stride) == 1 else Site(stride, kernel)
 
-    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The norm at stride 1, as torch computes it: from the average of the powers."""
-        axes = spatial_axes(func.__name__)
+        axes = spatial_axes(op)
         kernel = per_axis(bound["kernel_size"], axes)
         power = float(bound["norm_type"])
         window: dict[str, Any] = {k: bound[k] for k in ("kernel_size", "stride", "ceil_mode") if k in bound}
         powers = {"input": bound["input"].pow(power), **window}
-        mean = AveragePool().dense(_AVERAGE[axes], powers, stride, wrap)
+        mean = AveragePool().dense(f"avg_pool{axes}d", _AVERAGE[axes], powers, stride, wrap)
         return (torch.sign(mean) * F.relu(mean.abs())).mul(math.prod(kernel)).pow(1 / power)
 
     cases = (

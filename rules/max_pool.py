@@ -51,17 +51,17 @@ class MaxPool(Pool):
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         return Site(stride, reach)
 
-    def blurred(self, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def blurred(self, op: str, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
         """The blurred dense maximum, with the strided pool's indices where the unpooling is to use them."""
         wrap = blur.padding == "circular"
-        if func.__name__.endswith("with_indices"):
-            return blur(self.dense(func, bound, (1,), wrap)[0]), func(**bound)[1]
-        return in_parts(lambda part: self.dense(func, {**bound, "input": part}, (1,), wrap), blur, bound["input"])
+        if _with_indices(op):
+            return blur(self.dense(op, func, bound, (1,), wrap)[0]), func(**bound)[1]
+        return in_parts(lambda part: self.dense(op, func, {**bound, "input": part}, (1,), wrap), blur, bound["input"])
 
-    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The pool at stride 1, extended to the right where ``ceil_mode`` reaches further."""
         x: Tensor = bound["input"]
-        axes = spatial_axes(func.__name__)
+        axes = spatial_axes(op)
         kernel = per_axis(bound["kernel_size"], axes)
         strides = per_axis(bound.get("stride") or kernel, axes)
         padding = per_axis(bound.get("padding", 0), axes)
@@ -74,12 +74,13 @@ class MaxPool(Pool):
         if wrap:
             x, padding = wrap_input(x, padding, spans, strides), (0,) * axes
         slow = layout(x) == torch.contiguous_format or not needs_gradient(x)  # torch's own pooling, or its gradient
-        if slow and runs_now(x) and x.is_floating_point() and not func.__name__.endswith("with_indices"):
+        if slow and runs_now(x) and x.is_floating_point() and not _with_indices(op):
             return dense_max(x, kernel, [(p, p + e) for p, e in zip(padding, extra, strict=True)], dilation)
         if any(extra):
             x = F.pad(x, [n for amount in reversed(extra) for n in (0, amount)], value=-torch.inf)
-        found = func(x, kernel, stride=1, padding=padding, dilation=dilation)
-        return found if func.__name__.endswith("with_indices") else written(found)
+        if _with_indices(op):
+            return func(x, kernel, stride=1, padding=padding, dilation=dilation, return_indices=True)
+        return written(func(x, kernel, stride=1, padding=padding, dilation=dilation))
 
     cases = (
         Case("module", lambda: nn.MaxPool2d(3, 2, 1)),
@@ -94,6 +95,10 @@ class MaxPool(Pool):
         Case("with_indices", lambda: nn.MaxPool2d(2, return_indices=True)),
         Case("with_indices_ceil_mode", lambda: nn.MaxPool2d(3, 2, ceil_mode=True, return_indices=True), (2, 4, 16, 17)),
     )
+
+
+def _with_indices(op: str) -> bool:
+    return op in ("max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices")
 
 
 def overhang(length: int, span: int, stride: int, padding: int) -> int:

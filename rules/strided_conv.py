@@ -53,9 +53,9 @@ class StridedConv(Rule):
             reason = "Its input is blurred by aliasfix already."
         return Site(stride, reach, reason)
 
-    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The convolution at ``stride``, 1 unless split or blurred before."""
-        axes = spatial_axes(func.__name__)
+        axes = spatial_axes(op)
         x, padding = bound["input"], bound.get("padding", 0)
         if wrap and not isinstance(padding, str):
             dilation, size = per_axis(bound.get("dilation", 1), axes), bound["weight"].shape[-axes:]

@@ -39,9 +39,9 @@ class TransposedConv(Rule):
         """Always: its border samples miss the neighbours outside."""
         return True
 
-    def dense(self, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
         """The same operation, with its input wrapped around far enough that no output sample misses a neighbour."""
-        axes = spatial_axes(func.__name__)
+        axes = spatial_axes(op)
         x, weight = bound["input"], bound["weight"]
         options = {name: per_axis(bound.get(name, default), axes) for name, default in _DEFAULTS.items()}
         span = [d * (k - 1) for d, k in zip(options["dilation"], weight.shape[-axes:], strict=True)]

@@ -158,8 +158,8 @@ def test_an_average_with_its_blur_is_the_two_steps(pool: nn.Module, filter: str,
     for size in ((9, 12, 7), (13, 8, 6), (4, 3, 5)):
         x = draw(2, 3, *size[:axes], dtype=torch.float64).requires_grad_()
         assert fuses(x, axes)
-        found = rule.blurred(func, {**given, "input": x}, blur)
-        expected = blur(rule.dense(func, {**given, "input": x}, (1,) * axes, padding == "circular"))
+        found = rule.blurred(func.__name__, func, {**given, "input": x}, blur)
+        expected = blur(rule.dense(func.__name__, func, {**given, "input": x}, (1,) * axes, padding == "circular"))
         bound = 1e-7 if filter == "rect3" else 1e-13  # the kernel holds thirds in float32
         assert (found - expected).abs().max() <= bound
         weights = draw(*expected.shape, dtype=torch.float64)
