@@ -21,6 +21,7 @@ def blur_pool(
     padding: str = "reflect",
     start: Sequence[int] | None = None,
     size: Sequence[int] | None = None,
+    taps: Sequence[Sequence[float]] | None = None,
 ) -> Tensor:
     """Low-pass ``x`` with ``kernel`` and keep every ``stride``-th sample (BlurPool; Zhang, ICML 2019, section 3).
 
@@ -35,6 +36,7 @@ def blur_pool(
             or ``circular``.
         start: the input sample that output sample 0 lies on; 0 if None.
         size: the output's spatial size; ⌈N / stride⌉ if None.
+        taps: per spatial axis, the filter that ``kernel`` is the product of, which a compiler makes use of.
 
     Shape:
         (*, C, N₁, …) → (*, C, ⌈N₁ / stride₁⌉, …), or ``size``.
@@ -45,16 +47,17 @@ def blur_pool(
     tensor([[[0.2500, 0.7500, 0.2500, 0.7500]]])
     """
     if has_torch_function_unary(x):
-        return handle_torch_function(blur_pool, (x,), x, kernel, stride, padding=padding, start=start, size=size)
+        options = {"padding": padding, "start": start, "size": size, "taps": taps}
+        return handle_torch_function(blur_pool, (x,), x, kernel, stride, **options)
     axes = kernel.dim()
     if not (x.is_floating_point() or x.is_complex()):
-        return blur_pool(x.float(), kernel, stride, padding, start, size).round().to(x.dtype)
+        return blur_pool(x.float(), kernel, stride, padding, start, size, taps).round().to(x.dtype)
     lead = x.shape[: -axes - 1]
     if len(lead) != 1:
         batch = x.flatten(0, len(lead) - 1) if lead else x[None]
-        out = blur_pool(batch, kernel, stride, padding, start, size)
+        out = blur_pool(batch, kernel, stride, padding, start, size, taps)
         return out.reshape(*lead, *out.shape[1:])
-    return blur_of(x.shape, kernel, stride, padding, start, size)(x)
+    return blur_of(x.shape, kernel, stride, padding, start, size, taps)(x)
 
 
 def blur_of(
@@ -64,17 +67,18 @@ def blur_of(
     padding: str = "reflect",
     start: Sequence[int] | None = None,
     size: Sequence[int] | None = None,
+    taps: Sequence[Sequence[float]] | None = None,
 ) -> Blur:
     """What `blur_pool` does to a batch of a shape (N, C, N₁, …)."""
     borders = []
     for axis in range(kernel.dim()):
-        taps = length(kernel, axis)
-        before = (taps - 1) // 2 - (0 if start is None else start[axis])
-        after = taps // 2
+        count = length(kernel, axis)
+        before = (count - 1) // 2 - (0 if start is None else start[axis])
+        after = count // 2
         if size is not None:
-            after = (size[axis] - 1) * stride[axis] + taps - shape[axis - kernel.dim()] - before
+            after = (size[axis] - 1) * stride[axis] + count - shape[axis - kernel.dim()] - before
         borders.append((before, after))
-    return Blur(kernel, tuple(stride), tuple(borders), padding)
+    return Blur(kernel, tuple(stride), tuple(borders), padding, taps)
 
 
 def blur_upsample(x: Tensor, kernel: Tensor, rate: Sequence[int], padding: str = "reflect") -> Tensor:

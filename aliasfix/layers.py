@@ -46,12 +46,13 @@ class BlurPool(nn.Module):
         self.stride = self.rate if stride is None else tuple(stride)
         self.padding = padding
         self.axes = tuple(axes) or tuple(range(-len(self.rate), 0))
+        self.taps = tuple(filters.taps(self.filter, step) for step in self.rate)
         self.register_buffer("kernel", self._values().to(torch.get_default_dtype()), persistent=False)
 
     def _values(self) -> Tensor:
         kernel = torch.ones((), dtype=torch.float64)
-        for step in self.rate:
-            kernel = kernel[..., None] * torch.tensor(filters.taps(self.filter, step), dtype=torch.float64)
+        for row in self.taps:
+            kernel = kernel[..., None] * torch.tensor(row, dtype=torch.float64)
         return kernel
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BlurPool":
@@ -66,8 +67,8 @@ class BlurPool(nn.Module):
         """Blur and subsample ``x``; ``start`` and ``size`` as in `aliasfix.functional.blur_pool`."""
         last = tuple(range(-len(self.axes), 0))
         if self.axes == last:
-            return blur_pool(x, self.kernel, self.stride, self.padding, start, size)
-        moved = blur_pool(x.movedim(self.axes, last), self.kernel, self.stride, self.padding, start, size)
+            return blur_pool(x, self.kernel, self.stride, self.padding, start, size, self.taps)
+        moved = blur_pool(x.movedim(self.axes, last), self.kernel, self.stride, self.padding, start, size, self.taps)
         return moved.movedim(last, self.axes)
 
     def adjoint(self, gradient: Tensor, shape: Sequence[int]) -> Tensor:
