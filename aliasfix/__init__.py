@@ -1,16 +1,17 @@
 """Anti-alias any trained PyTorch network, keeping its weights."""
 
-from . import filters, registration
+from . import filters
 from .calibration import Calibration, calibrate
+from .checks.laws import Verification, verify
 from .comparison import Comparison, FilterSweep, compare, compare_filters
 from .conversion import convert, inspect, report, revert
 from .errors import AliasfixError, LatticeWarning, NoEffectWarning
+from .files import registration
+from .files.hub import push_to_hub
+from .files.store import load, save
 from .finetuning import Finetuning, finetune
-from .hub import push_to_hub
-from .plan import Plan, Step
+from .planning.plan import Plan, Step
 from .recipe import Recipe
-from .store import load, save
-from .verify import Verification, verify
 from .version import __version__ as __version__
 
 registration.install()

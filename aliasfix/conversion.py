@@ -12,12 +12,12 @@ from torch.nn.parameter import UninitializedParameter
 
 from . import surgery
 from .errors import AliasfixError, LatticeWarning, NoEffectWarning
-from .example import traces
-from .layers import BlurPool
-from .plan import Plan
-from .planner import make_plan
+from .files.record import digest_of_weights
+from .layers.blur import BlurPool
+from .planning.plan import Plan
+from .planning.planner import make_plan
 from .recipe import Recipe
-from .record import digest_of_weights
+from .tracing.example import traces
 
 Selection = str | Sequence[str] | Callable[[nn.Module, str], bool] | None
 

@@ -1,6 +1,6 @@
 """What a user can do wrong, and what is worth a warning."""
 
-from .wording import printable
+from .text.wording import printable
 
 
 class AliasfixError(Exception):

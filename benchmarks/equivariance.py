@@ -16,7 +16,7 @@ from pix2pix import UNetGenerator
 from torch import nn
 
 import aliasfix
-from aliasfix.verify import redraw
+from aliasfix.checks.laws import redraw
 
 FILTERS = ("delta1", "rect2", "tri3", "bin4", "bin5")
 RESULTS = Path(__file__).parent / "results" / "equivariance.json"

@@ -23,7 +23,7 @@ from timing import interleaved, works
 from torch import nn
 
 import aliasfix
-from aliasfix.layers import BlurPool
+from aliasfix.layers.blur import BlurPool
 
 CHANNELS, SHAPE = 64, (8, 64, 112, 112)
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import aliasfix
-from aliasfix.calibration.calibrate import METHODS
+from aliasfix.calibration.calibration import METHODS
 from aliasfix.showcase import network
 
 FILTERS, SEEDS, FOLDS = ("tri3", "bin5"), (0, 1, 2), (0, 1)

@@ -32,13 +32,13 @@ from zoo_models import ZOOS, Entry, entries
 
 import aliasfix
 from aliasfix import surgery
-from aliasfix.account import unaccounted
-from aliasfix.example import traces
-from aliasfix.nest import mapped, tensors
-from aliasfix.planner import make_plan
-from aliasfix.recorder import undisturbed
-from aliasfix.trace import Trace
-from aliasfix.verify import redraw
+from aliasfix.checks.account import unaccounted
+from aliasfix.checks.laws import redraw
+from aliasfix.planning.planner import make_plan
+from aliasfix.tracing.example import traces
+from aliasfix.tracing.nest import mapped, tensors
+from aliasfix.tracing.recorder import undisturbed
+from aliasfix.tracing.trace import Trace
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"

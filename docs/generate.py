@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from aliasfix.rule import rules
+from aliasfix.planning.rule import rules
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = "lp_pool"

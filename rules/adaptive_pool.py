@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from aliasfix.rule import Case, Rule, Site, spatial_axes
-from aliasfix.trace import Trace
+from aliasfix.planning.rule import Case, Rule, Site, spatial_axes
+from aliasfix.tracing.trace import Trace
 
 
 class AdaptivePool(Rule):

@@ -17,20 +17,19 @@ Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from aliasfix.functional import blur_pool
-from aliasfix.fused import Fused, fuses, taps
-from aliasfix.layers import BlurPool
-from aliasfix.parts import written
+from aliasfix.layers.averages import Fused, fuses, taps
+from aliasfix.layers.batches import written
+from aliasfix.layers.blur import BlurPool
+from aliasfix.layers.functional import blur_pool
+from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.recipe import Recipe
-from aliasfix.rule import Case, Pool, Site, per_axis, spatial_axes, wrap_input
-from aliasfix.trace import Trace
+from aliasfix.tracing.trace import Trace
 
 from .max_pool import overhang
 
@@ -57,7 +56,7 @@ class AveragePool(Pool):
             reason = "It averages the whole map to one sample: there is nothing left to subsample."
         return Site(stride, kernel, reason)
 
-    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
         """The moving average at stride 1, with the original's divisors."""
         x = bound["input"]
         axes = spatial_axes(op)
@@ -84,7 +83,7 @@ class AveragePool(Pool):
             total = total / counted.to(total).reshape(-1, *[1] * (axes - 1 - axis))
         return total
 
-    def blurred(self, op: str, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def blurred(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
         """The blurred moving average, by one matrix for each axis where that is cheaper."""
         x, axes, wrap = bound["input"], spatial_axes(op), blur.padding == "circular"
         options = {name: value for name, value in bound.items() if name != "input"}  # what is kept is not the input
@@ -113,7 +112,7 @@ class AveragePool(Pool):
         pairs = zip(super().replacement_shift(bound, taps), kernel, strict=True)
         return tuple(shift - (0.0 if k % 2 else 0.5) for shift, k in pairs)
 
-    def replace(self, op: str, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def replace(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
         """The blur on the lattice of the windows' centres (the left one of two), as many samples as the pool gives."""
         x = bound["input"]
         axes = len(blur.stride)

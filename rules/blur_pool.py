@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from aliasfix.layers import BlurPool as BlurPoolLayer
-from aliasfix.rule import Case, Rule, Site
-from aliasfix.trace import Trace
+from aliasfix.layers.blur import BlurPool as BlurPoolLayer
+from aliasfix.planning.rule import Case, Rule, Site
+from aliasfix.tracing.trace import Trace
 
 
 class BlurPool(Rule):

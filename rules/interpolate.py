@@ -15,16 +15,15 @@ Weights: none.
 Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, image translation.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import fx, nn
 from torch.nn import functional as F
 
-from aliasfix.layers import BlurPool, BlurUpsample
+from aliasfix.layers.blur import BlurPool, BlurUpsample
+from aliasfix.planning.rule import Arguments, Case, Function, Rule, Site
 from aliasfix.recipe import Recipe
-from aliasfix.rule import Case, Rule, Site
-from aliasfix.trace import Trace
+from aliasfix.tracing.trace import Trace
 
 
 class Interpolate(Rule):
@@ -59,7 +58,7 @@ class Interpolate(Rule):
         least = 1 if scale is not None else bound["input"].meta["shape"][-1]
         return recipe.average == "replace" and bool(last > least)
 
-    def replace(self, op: str, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def replace(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
         """Zero insertion and the filter."""
         return blur(bound["input"])
 

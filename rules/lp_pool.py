@@ -14,15 +14,14 @@ place of the maximum.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from aliasfix.rule import Case, Pool, Site, per_axis, spatial_axes
-from aliasfix.trace import Trace
+from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes
+from aliasfix.tracing.trace import Trace
 
 from .average_pool import AveragePool
 
@@ -41,7 +40,7 @@ class LPPool(Pool):
         stride = per_axis(bound.get("stride") or kernel, axes)
         return None if max(stride) == 1 else Site(stride, kernel)
 
-    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
         """The norm at stride 1, as torch computes it: from the average of the powers."""
         axes = spatial_axes(op)
         kernel = per_axis(bound["kernel_size"], axes)

@@ -15,18 +15,17 @@ Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
 MaxBlurPool).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from aliasfix.dense_max import dense_max
-from aliasfix.layers import BlurPool
-from aliasfix.parts import in_parts, layout, needs_gradient, runs_now, written
-from aliasfix.rule import Case, Pool, Site, per_axis, spatial_axes, wrap_input
-from aliasfix.trace import Trace
+from aliasfix.layers.batches import in_parts, layout, needs_gradient, runs_now, written
+from aliasfix.layers.blur import BlurPool
+from aliasfix.layers.dense_max import dense_max
+from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.tracing.trace import Trace
 
 _PARAMETERS = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
@@ -51,14 +50,14 @@ class MaxPool(Pool):
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         return Site(stride, reach)
 
-    def blurred(self, op: str, func: Callable[..., Any], bound: dict[str, Any], blur: BlurPool) -> Any:
+    def blurred(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
         """The blurred dense maximum, with the strided pool's indices where the unpooling is to use them."""
         wrap = blur.padding == "circular"
         if _with_indices(op):
             return blur(self.dense(op, func, bound, (1,), wrap)[0]), func(**bound)[1]
         return in_parts(lambda part: self.dense(op, func, {**bound, "input": part}, (1,), wrap), blur, bound["input"])
 
-    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
         """The pool at stride 1, extended to the right where ``ceil_mode`` reaches further."""
         x: Tensor = bound["input"]
         axes = spatial_axes(op)

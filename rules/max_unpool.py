@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes
-from aliasfix.trace import Trace
+from aliasfix.planning.rule import Case, Rule, Site, per_axis, spatial_axes
+from aliasfix.tracing.trace import Trace
 
 
 class MaxUnpool(Rule):

@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from aliasfix.rule import Case, Rule, Site
-from aliasfix.trace import Trace
+from aliasfix.planning.rule import Case, Rule, Site
+from aliasfix.tracing.trace import Trace
 
 
 class PixelShuffle(Rule):

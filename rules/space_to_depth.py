@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from aliasfix.rule import Case, Rule, Site
-from aliasfix.trace import Trace
+from aliasfix.planning.rule import Case, Rule, Site
+from aliasfix.tracing.trace import Trace
 
 _RESHAPES = {"reshape", "view", "flatten", "unflatten"}
 

@@ -17,14 +17,13 @@ Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
 ConvBlurPool); AlexNet's stem there in the supplementary material.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import fx, nn
 
-from aliasfix.lowpass import is_low_pass
-from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
-from aliasfix.trace import Trace
+from aliasfix.planning.low_pass import is_low_pass
+from aliasfix.planning.rule import Arguments, Case, Function, Rule, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.tracing.trace import Trace
 
 _PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
@@ -53,7 +52,7 @@ class StridedConv(Rule):
             reason = "Its input is blurred by aliasfix already."
         return Site(stride, reach, reason)
 
-    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
         """The convolution at ``stride``, 1 unless split or blurred before."""
         axes = spatial_axes(op)
         x, padding = bound["input"], bound.get("padding", 0)

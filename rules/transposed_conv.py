@@ -13,13 +13,12 @@ Weights: the convolution's own, untouched.
 Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, image translation.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import fx, nn
 
-from aliasfix.rule import Case, Rule, Site, per_axis, spatial_axes, wrap_input
-from aliasfix.trace import Trace
+from aliasfix.planning.rule import Arguments, Case, Function, Rule, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.tracing.trace import Trace
 
 _PARAMETERS = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 _DEFAULTS = {"padding": 0, "output_padding": 0, "dilation": 1}
@@ -39,7 +38,7 @@ class TransposedConv(Rule):
         """Always: its border samples miss the neighbours outside."""
         return True
 
-    def dense(self, op: str, func: Callable[..., Any], bound: dict[str, Any], stride: tuple[int, ...], wrap: bool) -> Any:
+    def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
         """The same operation, with its input wrapped around far enough that no output sample misses a neighbour."""
         axes = spatial_axes(op)
         x, weight = bound["input"], bound["weight"]

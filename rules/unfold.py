@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from aliasfix.rule import Case, Rule, Site, per_axis
-from aliasfix.trace import Trace
+from aliasfix.planning.rule import Case, Rule, Site, per_axis
+from aliasfix.tracing.trace import Trace
 
 
 class Unfold(Rule):

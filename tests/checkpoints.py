@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from aliasfix.checkpoint import read
-from aliasfix.loading import load
-from aliasfix.plan import Plan
+from aliasfix.files.checkpoint import read
+from aliasfix.files.loading import load
+from aliasfix.files.record import Record
+from aliasfix.planning.plan import Plan
 from aliasfix.recipe import Recipe
-from aliasfix.record import Record
 
 PLAN = Plan(Recipe("tri3"), ())
 RECORD = Record(PLAN, "timm:resnet18", {"num_classes": 3}, "0").to_dict()

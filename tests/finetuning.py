@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 import aliasfix
-from aliasfix import checkpoint
+from aliasfix.files import checkpoint
 
 OPTIONS = {
     "epochs": 3, "batch_size": 8, "lr": 1e-2, "ema": 0.9, "consistency": 0.3, "size": 16, "warmup_epochs": 0.5,

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 import aliasfix
-from aliasfix.account import unaccounted
+from aliasfix.checks.account import unaccounted
 
 from .drawing import draw, scale_error
 

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from aliasfix import AliasfixError
-from aliasfix.checkpoint import read
-from aliasfix.loading import load
-from aliasfix.saving import write
+from aliasfix.files.checkpoint import read
+from aliasfix.files.loading import load
+from aliasfix.files.saving import write
 
 from .checkpoints import RECORD, loads, message, net, same
 

@@ -15,14 +15,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import aliasfix
-from aliasfix import parts
-from aliasfix.blur import Blur
-from aliasfix.dense_max import dense_max
-from aliasfix.functional import blur_of
-from aliasfix.fused import fuses
-from aliasfix.layers import BlurPool
-from aliasfix.padding import pad
-from aliasfix.rule import by_name
+from aliasfix.layers import batches as parts
+from aliasfix.layers.averages import fuses
+from aliasfix.layers.blur import BlurPool
+from aliasfix.layers.convolution import Blur
+from aliasfix.layers.dense_max import dense_max
+from aliasfix.layers.functional import blur_of
+from aliasfix.layers.padding import pad
+from aliasfix.planning.rule import by_name
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
@@ -34,8 +34,8 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """One image at a time, however small."""
-    for module in ("parts", "blur"):
-        monkeypatch.setattr(f"aliasfix.{module}.PART", 1)
+    for module in ("batches", "convolution"):
+        monkeypatch.setattr(f"aliasfix.layers.{module}.PART", 1)
 
 
 # -- the dense maximum ---------------------------------------------------------------------------------------
@@ -105,10 +105,10 @@ def test_gradients_in_parts_are_those_of_the_whole_ties_included(
     for part, now in ((2**40, lambda _: False), (1, parts.runs_now), (2**40, parts.runs_now)):
         with monkeypatch.context() as patch:
             patch.setattr(parts, "PART", part)
-            patch.setattr("aliasfix.blur.PART", part)
+            patch.setattr("aliasfix.layers.convolution.PART", part)
             patch.setattr(parts, "runs_now", now)
-            patch.setattr("aliasfix.blur.runs_now", now)
-            patch.setattr("aliasfix.fused.runs_now", now)
+            patch.setattr("aliasfix.layers.convolution.runs_now", now)
+            patch.setattr("aliasfix.layers.averages.runs_now", now)
             patch.setattr(inspect.getmodule(type(by_name("max_pool"))), "runs_now", now)
             own = x.clone(memory_format=torch.preserve_format).requires_grad_()
             layer(own).pow(2).sum().backward()

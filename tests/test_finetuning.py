@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import aliasfix
-from aliasfix import models
 from aliasfix.errors import AliasfixError
+from aliasfix.files import models
 from aliasfix.finetuning.losses import Objective, consistency, distillation, shifted
 
 from .finetuning import OPTIONS, net, outcome, photographs
@@ -257,7 +257,7 @@ def test_a_loader_is_the_same_after_an_interruption_wherever_it_was(save_every, 
 
 def test_a_folder_is_the_same_after_an_interruption(folder, tmp_path, monkeypatch):
     aliasfix.finetune(net(), folder / "images", tmp_path / "whole", **OPTIONS)
-    from aliasfix.finetuning.images import Photographs
+    from aliasfix.finetuning.photographs import Photographs
 
     load, loaded = Photographs.__getitem__, []
 

@@ -8,10 +8,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import aliasfix
-from aliasfix.account import unaccounted
-from aliasfix.layers import BlurPool
-from aliasfix.rule import rules
-from aliasfix.verify import redraw
+from aliasfix.checks.account import unaccounted
+from aliasfix.checks.laws import redraw
+from aliasfix.layers.blur import BlurPool
+from aliasfix.planning.rule import rules
 
 CASES = [pytest.param(rule, case, id=f"{rule.name}-{case.name}") for rule in rules() for case in rule.cases]
 CONVERTED = [param for param in CASES if param.values[1].kept is None]

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 import aliasfix
-from aliasfix.layers import BlurPool
+from aliasfix.layers.blur import BlurPool
 
 from .drawing import draw, scale_error
 from .nets import Lambda, Net, tri3

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from aliasfix.checkpoint import read
-from aliasfix.loading import MisfitError, load
+from aliasfix.files.checkpoint import read
+from aliasfix.files.loading import MisfitError, load
 
 from .checkpoints import loads, message, net, same
 

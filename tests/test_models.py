@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 
 from aliasfix import AliasfixError
-from aliasfix.models import Source, build, find
+from aliasfix.files.models import Source, build, find
 
 NETS = """
 from torch import nn

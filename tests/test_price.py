@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import aliasfix
-from aliasfix.rule import Case, rules
+from aliasfix.planning.rule import Case, rules
 
 from .nets import Net
 

@@ -22,14 +22,14 @@ from torch import nn
 from typer.testing import CliRunner
 
 import aliasfix
-from aliasfix import directory, streaming
-from aliasfix.checkpoint import Checkpoint, read
 from aliasfix.cli import app
-from aliasfix.loading import load
-from aliasfix.plan import Plan
+from aliasfix.files import directory, streaming
+from aliasfix.files.checkpoint import Checkpoint, read
+from aliasfix.files.loading import load
+from aliasfix.files.record import Record, _digest, _parts, digest_of_weights
+from aliasfix.files.saving import write
+from aliasfix.planning.plan import Plan
 from aliasfix.recipe import Recipe
-from aliasfix.record import Record, _digest, _parts, digest_of_weights
-from aliasfix.saving import write
 
 from .checkpoints import RECORD, message, same
 

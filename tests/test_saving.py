@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from aliasfix import AliasfixError
-from aliasfix.checkpoint import Checkpoint, read
-from aliasfix.saving import SUFFIXES, check, write
+from aliasfix.files.checkpoint import Checkpoint, read
+from aliasfix.files.saving import SUFFIXES, check, write
 
 from .checkpoints import RECORD, loads, message, net, same
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aliasfix import shapes
-from aliasfix.counter import MultiplyAdds
+from aliasfix.tracing import shapes
+from aliasfix.tracing.counter import MultiplyAdds
 
 R = torch.rand
 FITTING = {

@@ -17,7 +17,7 @@ import torchvision
 from torch import Tensor, nn
 
 import aliasfix
-from aliasfix.record import Record, _digest, _parts
+from aliasfix.files.record import Record, _digest, _parts
 
 from .checkpoints import message
 from .drawing import draw

@@ -17,8 +17,8 @@ from torch.export import Dim
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import aliasfix
-from aliasfix import exporting
-from aliasfix.layers import BlurPool
+from aliasfix.files import exporting
+from aliasfix.layers.blur import BlurPool
 
 from . import worker
 from .drawing import draw, scale_error

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import aliasfix
-from aliasfix.functional import blur_upsample
-from aliasfix.layers import BlurUpsample
+from aliasfix.layers.blur import BlurUpsample
+from aliasfix.layers.functional import blur_upsample
 
 
 @pytest.mark.filterwarnings("ignore::aliasfix.LatticeWarning")

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import aliasfix
-from aliasfix.verify import redraw
+from aliasfix.checks.laws import redraw
 
 X = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -12,7 +12,7 @@ from zoo import TRAINED_PARTS, check, part, verdict
 from zoo_models import entries
 
 import aliasfix
-from aliasfix.verify import redraw
+from aliasfix.checks.laws import redraw
 
 NAMES = timm.list_models(exclude_filters="aliasfix")
 SLICE = NAMES[:: len(NAMES) // 40][:40]

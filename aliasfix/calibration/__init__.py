@@ -1,6 +1,6 @@
 """Give a converted network its accuracy back without labels and without gradients."""
 
-from .calibrate import calibrate
+from .calibration import calibrate
 from .result import Calibration
 
 __all__ = ["Calibration", "calibrate"]

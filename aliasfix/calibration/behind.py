@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, fx, nn
 
-from aliasfix.recorder import record
+from aliasfix.tracing.recorder import record
 
 _BLURS = {"blur_pool", "blur_upsample"}
 _LINEAR = ("conv", "linear")

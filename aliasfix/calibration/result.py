@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from aliasfix.printing import Tabular
+from aliasfix.text.printing import Tabular
 
 
 @dataclass(frozen=True)

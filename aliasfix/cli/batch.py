@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import checkpoint, directory, saving
-from ..checkpoint import Checkpoint
 from ..errors import AliasfixError
+from ..files import checkpoint, directory, saving
+from ..files.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)

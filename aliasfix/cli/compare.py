@@ -7,13 +7,13 @@ import torch
 import typer
 from torch import nn
 
-from .. import checkpoint, models, store
-from ..checkpoint import Checkpoint
 from ..comparison import Comparison, FilterSweep, figures, page
 from ..comparison import compare as compare_models
 from ..comparison import compare_filters as sweep_filters
-from ..comparison.filters import NothingToConvertError
-from ..wording import one_line
+from ..comparison.filter_sweep import NothingToConvertError
+from ..files import checkpoint, models, store
+from ..files.checkpoint import Checkpoint
+from ..text.wording import one_line
 from . import batch, console, options, targets
 
 

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 
 from ..errors import AliasfixError, NoEffectWarning
-from ..plan import Plan
-from ..wording import printable
+from ..planning.plan import Plan
+from ..text.wording import printable
 
 Arguments = ParamSpec("Arguments")
 

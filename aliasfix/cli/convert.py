@@ -9,19 +9,20 @@ import torch
 import typer
 from torch import nn
 
-from .. import checkpoint, directory, saving, store, streaming, surgery
+from .. import surgery
 from ..calibration import Calibration
 from ..calibration import calibrate as calibrate_model
-from ..checkpoint import Checkpoint
 from ..conversion import convert as convert_model
 from ..conversion import inspect as inspect_model
 from ..conversion import report
 from ..errors import AliasfixError
-from ..models import Source
-from ..plan import Plan
+from ..files import checkpoint, directory, saving, store, streaming
+from ..files.checkpoint import Checkpoint
+from ..files.models import Source
+from ..planning.plan import Plan
 from ..recipe import Recipe
+from ..text.wording import one_line
 from ..version import __version__
-from ..wording import one_line
 from . import batch, console, options, targets
 from .batch import Task
 

@@ -6,11 +6,12 @@ from typing import Annotated
 import torch
 import typer
 
-from .. import saving, showcase
+from .. import showcase
+from ..checks.laws import verify
 from ..comparison import compare_filters, page
 from ..conversion import convert, report
-from ..store import save
-from ..verify import verify
+from ..files import saving
+from ..files.store import save
 from . import console
 from .compare import show
 

@@ -7,11 +7,11 @@ import torch
 import typer
 from torch import nn
 
-from .. import exporting, store
-from ..checkpoint import Checkpoint
 from ..conversion import convert as convert_model
 from ..conversion import report
 from ..errors import AliasfixError
+from ..files import exporting, store
+from ..files.checkpoint import Checkpoint
 from ..recipe import Recipe
 from . import batch, console, options, targets
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from torch import nn
 
-from .. import checkpoint, loading, models, store, surgery
+from .. import surgery
 from ..conversion import convert, unblurred
+from ..files import checkpoint, loading, models, store
 from ..finetuning import finetune as finetune_model
 from . import batch, console, options, targets
 

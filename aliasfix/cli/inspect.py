@@ -7,10 +7,10 @@ from typing import Annotated
 import torch
 import typer
 
-from .. import models
 from ..conversion import inspect as inspect_model
-from ..record import Record
-from ..wording import printable
+from ..files import models
+from ..files.record import Record
+from ..text.wording import printable
 from . import batch, console, options, targets
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .. import filters, models
-from ..rule import rules
+from .. import filters
+from ..files import models
+from ..planning.rule import rules
 from . import console, options
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .. import saving
 from ..errors import AliasfixError
+from ..files import saving
 from . import batch, console, options
 
 

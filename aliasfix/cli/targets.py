@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import directory, loading, models, saving
-from ..checkpoint import Checkpoint
 from ..errors import AliasfixError
-from ..models import Source
-from ..plan import Plan
+from ..files import directory, loading, models, saving
+from ..files.checkpoint import Checkpoint
+from ..files.models import Source
+from ..files.record import LIBRARIES, Record, recipe_difference
+from ..planning.plan import Plan
 from ..recipe import Recipe
-from ..record import LIBRARIES, Record, recipe_difference
 from . import batch, console
 
 

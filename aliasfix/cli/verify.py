@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .. import models, store
-from ..verify import verify as verify_model
+from ..checks.laws import verify as verify_model
+from ..files import models, store
 from . import console, options
 
 

@@ -1,7 +1,7 @@
 """Two networks side by side: the same measures on both, with what is certain about the difference."""
 
-from aliasfix.comparison.compare import compare
-from aliasfix.comparison.filters import FilterRow, FilterSweep, compare_filters
+from aliasfix.comparison.comparison import compare
+from aliasfix.comparison.filter_sweep import FilterRow, FilterSweep, compare_filters
 from aliasfix.comparison.result import Comparison, Curve, Layer, Measure
 
 __all__ = ["Comparison", "Curve", "FilterRow", "FilterSweep", "Layer", "Measure", "compare", "compare_filters"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from aliasfix.measure.inputs import batches
+from aliasfix.images.inputs import batches
 from aliasfix.measure.running import running
 
 

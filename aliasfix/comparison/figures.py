@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aliasfix import saving
-from aliasfix.comparison.filters import FilterSweep
+from aliasfix.comparison.filter_sweep import FilterSweep
 from aliasfix.comparison.result import Comparison, Curve, Layer, Positions
 from aliasfix.errors import AliasfixError
+from aliasfix.files import saving
 from aliasfix.measure.shifts import heat_map
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from aliasfix import measure
 from aliasfix.comparison.sites import sampled_at
-from aliasfix.comparison.views import Views
 from aliasfix.errors import AliasfixError
+from aliasfix.images.views import Views
 from aliasfix.measure import CorruptionErrors, FeatureDistance, Sweep
 from aliasfix.measure.running import Output, running
 from aliasfix.measure.shifts import Shift
-from aliasfix.plan import Plan
-from aliasfix.wording import one_line
+from aliasfix.planning.plan import Plan
+from aliasfix.text.wording import one_line
 
 
 @dataclass(frozen=True)

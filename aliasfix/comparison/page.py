@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from aliasfix import saving
 from aliasfix.comparison.figures import ONE, TWO, Drawing, drawings, picture
-from aliasfix.comparison.filters import FilterSweep, cells, headers
+from aliasfix.comparison.filter_sweep import FilterSweep, cells, headers
 from aliasfix.comparison.result import Comparison, Corruptions, Measure
-from aliasfix.plan import Plan
+from aliasfix.files import saving
+from aliasfix.planning.plan import Plan
 
 _CSS = """
 :root{color-scheme:light dark;--ink:#1c1f23;--soft:#5c6570;--line:#d9dee4;--back:#fff;--card:#f5f7f9;

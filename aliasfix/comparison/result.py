@@ -16,8 +16,8 @@ from torch import Tensor
 from aliasfix.comparison.bootstrap import Estimate
 from aliasfix.comparison.observe import KINDS, Kind
 from aliasfix.measure.shifts import Shift
-from aliasfix.plan import Plan
-from aliasfix.printing import Tabular
+from aliasfix.planning.plan import Plan
+from aliasfix.text.printing import Tabular
 
 
 @dataclass(frozen=True)

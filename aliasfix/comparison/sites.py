@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from aliasfix.conversion import inspect, report
-from aliasfix.layers import BlurPool
-from aliasfix.measure.inputs import batches
+from aliasfix.images.inputs import batches
+from aliasfix.layers.blur import BlurPool
 from aliasfix.measure.running import running
-from aliasfix.plan import BlurModule, Plan, Step
+from aliasfix.planning.plan import BlurModule, Plan, Step
 
 
 def plan_of(a: nn.Module, b: nn.Module, example: Tensor) -> Plan:

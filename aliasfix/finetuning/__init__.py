@@ -1,6 +1,6 @@
 """Fine-tune a converted network, with labels or by distillation from the original, on `accelerate`."""
 
-from .finetune import finetune
+from .finetuning import finetune
 from .result import Finetuning
 
 __all__ = ["Finetuning", "finetune"]

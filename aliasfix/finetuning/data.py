@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..errors import AliasfixError
-from ..measure.folder import told, unreadable
-from ..wording import one_line
-from . import images, seeds
-from .images import Photographs
+from ..images.folder import told, unreadable
+from ..text.wording import one_line
+from . import photographs, seeds
+from .photographs import Photographs
 
 Loader = DataLoader[Any]
 HELD_OUT = 0.1
@@ -76,7 +76,7 @@ def load(
         batch_size = min(batch_size, len(kept)) // accelerator.num_processes * accelerator.num_processes
         if not batch_size:
             raise AliasfixError(f"{data} has too few images: {len(files)}, {count} of them held out")
-        made, mode = images.transform(model, size, augmentation or {})
+        made, mode = photographs.transform(model, size, augmentation or {})
         chosen = Photographs([files[n] for n in kept], [labels[n] for n in kept], made, mode, seed)
         train = DataLoader(chosen, batch_size, shuffle=True, drop_last=True, num_workers=workers)
         if out:
@@ -151,7 +151,7 @@ def _readable(root: str | Path, labelled: bool, accelerator: Any) -> tuple[list[
     """The images of a folder but those that cannot be read; each process looks at its share."""
     from accelerate.utils import gather_object
 
-    files, labels, classes = images.listed(root, labelled)
+    files, labels, classes = photographs.listed(root, labelled)
     if classes == 1:
         raise AliasfixError(
             f"{root} has one class folder: there is nothing to tell apart; distillation=1 learns without labels"
@@ -168,7 +168,7 @@ def _readable(root: str | Path, labelled: bool, accelerator: Any) -> tuple[list[
 def _fixed(
     model: nn.Module, files: list[Path], labels: list[int], size: int | None, batch_size: int, workers: int
 ) -> Loader:
-    made, mode = images.transform(model, size, None)
+    made, mode = photographs.transform(model, size, None)
     return DataLoader(Photographs(files, labels, made, mode, 0), batch_size, num_workers=workers)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .. import saving
+from ..files import saving
 
 NAME = "metrics.csv"
 FIELDS = ("step", "epoch", "lr", "loss", "validation_loss", "top1", "agreement")

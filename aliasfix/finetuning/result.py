@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from rich.table import Table
 
-from ..printing import Tabular
+from ..text.printing import Tabular
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .. import checkpoint, loading, saving, store, surgery
-from ..checkpoint import Checkpoint
+from .. import surgery
 from ..errors import AliasfixError
-from ..record import Record, digest_of_weights
-from ..wording import one_line
+from ..files import checkpoint, loading, saving, store
+from ..files.checkpoint import Checkpoint
+from ..files.record import Record, digest_of_weights
+from ..text.wording import one_line
 from . import seeds, state
 from .data import Data, batches, unpack
 from .log import Log

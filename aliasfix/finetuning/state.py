@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from .. import saving
 from ..errors import AliasfixError
-from ..wording import one_line
+from ..files import saving
+from ..text.wording import one_line
 
 NAME = "state.pth"
 BEST = "best.safetensors"

@@ -1,13 +1,13 @@
 """How steady a network is when its input shifts: the metrics of the papers, on any model and any images."""
 
+from aliasfix.images.folder import ImageFolder
 from aliasfix.measure.adversary import withstands
 from aliasfix.measure.aliasing import aliasing, fold_over, noise
 from aliasfix.measure.consistency import Consistency, circular_consistency, crop_consistency, grid_consistency
 from aliasfix.measure.corruptions import CorruptionErrors, corruption_errors, mean_corruption_error
 from aliasfix.measure.features import FeatureDistance, feature_distance
-from aliasfix.measure.filters import filter_variation
-from aliasfix.measure.folder import ImageFolder
 from aliasfix.measure.image_to_image import label_agreement, output_variation, stability, total_variation
+from aliasfix.measure.learned_filters import filter_variation
 from aliasfix.measure.positions import accuracy_by_position
 from aliasfix.measure.shifts import circular, crop, diagonal, every, grid, heat_map
 from aliasfix.measure.sweep import Sweep, sweep

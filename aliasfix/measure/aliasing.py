@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from aliasfix.errors import AliasfixError
-from aliasfix.measure.inputs import Images, batches, load
+from aliasfix.images.inputs import Images, batches, load
 from aliasfix.measure.running import running
-from aliasfix.rule import by_op, per_axis, spatial_axes
+from aliasfix.planning.rule import by_op, per_axis, spatial_axes
 
 SUBSAMPLES = ("average_pool", "blur_pool", "lp_pool", "max_pool", "strided_conv")
 """The rules whose operations evaluate a dense map at every s-th sample, s their argument."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aliasfix.errors import AliasfixError
-from aliasfix.measure.inputs import Images, batches, check_labels, load
+from aliasfix.images.inputs import Images, batches, check_labels, load
 from aliasfix.measure.running import Model, Output, running
 from aliasfix.measure.sweep import Sweep
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from aliasfix.errors import AliasfixError
-from aliasfix.measure.folder import IMAGENET_MEAN, IMAGENET_STD, ImageFolder
-from aliasfix.measure.inputs import batches, check_labels
+from aliasfix.images.folder import IMAGENET_MEAN, IMAGENET_STD, ImageFolder
+from aliasfix.images.inputs import batches, check_labels
 from aliasfix.measure.running import Model, Output, running
 
 SEVERITIES = (1, 2, 3, 4, 5)

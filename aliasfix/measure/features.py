@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
-from aliasfix.layers import BlurPool
-from aliasfix.measure.inputs import Images, batches, load
+from aliasfix.images.inputs import Images, batches, load
+from aliasfix.layers.blur import BlurPool
 from aliasfix.measure.running import Runner, running
 from aliasfix.measure.shifts import Shift, circular, every
 

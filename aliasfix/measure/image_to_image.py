@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aliasfix.measure.inputs import Images, batches, load
+from aliasfix.images.inputs import Images, batches, load
 from aliasfix.measure.running import Model, Output, running
 from aliasfix.measure.shifts import circular
 

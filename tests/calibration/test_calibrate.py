@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import aliasfix
 from aliasfix import AliasfixError
-from aliasfix.verify import redraw
+from aliasfix.checks.laws import redraw
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typer.testing import Result
 
 import aliasfix
-from aliasfix import exporting
+from aliasfix.files import exporting
 
 from ..drawing import scale_error
 

@@ -11,7 +11,7 @@ from torch import nn
 import aliasfix
 from aliasfix.errors import AliasfixError
 from aliasfix.measure import aliasing, fold_over, noise
-from aliasfix.plan import DenseCall
+from aliasfix.planning.plan import DenseCall
 
 
 def wave(k, size=24, phase=0.3):

@@ -9,9 +9,9 @@ import torchvision
 from torch import nn
 
 import aliasfix
+from aliasfix.checks.laws import redraw
 from aliasfix.errors import AliasfixError
 from aliasfix.measure import every, feature_distance, heat_map
-from aliasfix.verify import redraw
 
 
 class BlurPool(nn.Module):

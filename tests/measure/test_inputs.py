@@ -8,8 +8,8 @@ from torch import nn
 from torchvision import transforms
 
 from aliasfix.errors import AliasfixError
+from aliasfix.images.inputs import batches, load
 from aliasfix.measure import ImageFolder, circular_consistency, crop_consistency, sweep
-from aliasfix.measure.inputs import batches, load
 
 IMAGES = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = [3, 1, 4, 1, 5]

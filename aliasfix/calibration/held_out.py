@@ -1,0 +1,86 @@
+"""The images of a calibration: those that it is fitted on, and two views of those that it is judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from aliasfix.errors import AliasfixError
+from aliasfix.images.inputs import Images
+from aliasfix.images.views import Views
+
+FEWEST, MOST = 8, 256
+_EVERY = 4  # one in so many is held out
+_FURTHEST = 8  # pixels between the two views of an image
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images in batches of bounded size.
+
+    Args:
+        fit: (B, C, size, size) each.
+        views: the centres of the images held out, and the same moved by some pixels.
+        images, held_out: how many.
+        notes: for the reader.
+    """
+
+    fit: list[Tensor]
+    views: tuple[list[Tensor], list[Tensor]]
+    images: int
+    held_out: int
+    notes: tuple[str, ...]
+
+
+def split(images: Images, model: nn.Module, size: int | None, batch_size: int, seed: int = 0) -> Split:
+    """Hold every fourth image out.
+
+    Raises:
+        AliasfixError: fewer than eight images, images that are too small or unlike in shape, or values that are not
+            finite.
+    """
+    if batch_size < 2:
+        raise AliasfixError(f"batch_size must be 2 or more, not {batch_size}")
+    views = Views(images, model, size)
+    whole = [item[0] if isinstance(item, tuple) else item for _, item in zip(range(MOST), views, strict=False)]
+    if len(whole) < FEWEST:
+        raise AliasfixError(f"{len(whole)} images are too few to calibrate on: give {FEWEST} or more, better 64 to 256")
+    for number, image in enumerate(whole):
+        if not image.isfinite().all():
+            raise AliasfixError(f"{views.name(number)} holds values that are not finite")
+        if image.shape != whole[0].shape:
+            raise AliasfixError(f"{views.name(number)} is {tuple(image.shape)}, the first {tuple(whole[0].shape)}")
+    random = torch.Generator().manual_seed(seed)
+    centre = [views.margin // 2] * 2
+    out = whole[_EVERY - 1 :: _EVERY]
+    fit = [image for number, image in enumerate(whole) if number % _EVERY != _EVERY - 1]
+    moved = [_moved(centre, views.margin, random) for _ in out]
+    return Split(
+        _batches([_view(image, centre, views.size) for image in fit], batch_size),
+        (
+            _batches([_view(image, centre, views.size) for image in out], batch_size),
+            _batches([_view(image, to, views.size) for image, to in zip(out, moved, strict=True)], batch_size),
+        ),
+        len(fit),
+        len(out),
+        tuple(views.notes),
+    )
+
+
+def _moved(centre: list[int], margin: int, random: torch.Generator) -> list[int]:
+    """A corner up to eight pixels from the centre on each axis, within the margin where there is one."""
+    reach = min(_FURTHEST, margin // 2) if margin else _FURTHEST
+    return [c + int(torch.randint(-reach, reach + 1, (), generator=random)) for c in centre]
+
+
+def _view(image: Tensor, corner: list[int], size: int) -> Tensor:
+    """The window at a corner; what leaves it on one side comes in on the other where the image is no larger."""
+    if image.shape[-1] == size:
+        return image.roll((-corner[0], -corner[1]), (-2, -1))
+    return image[:, corner[0] : corner[0] + size, corner[1] : corner[1] + size]
+
+
+def _batches(images: list[Tensor], batch_size: int) -> list[Tensor]:
+    return [torch.stack(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]

@@ -1,0 +1,1 @@
+"""Check a conversion on the user's own model."""

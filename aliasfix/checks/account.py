@@ -1,0 +1,141 @@
+"""Count what ATen really strides over: the tracer's independent witness (law 7).
+
+Nothing here looks at the recorded graph. A ``TorchDispatchMode`` sees every operation below autograd, on fake
+tensors, and module hooks tell which module is running.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..layers.blur import BlurPool
+from ..planning.plan import Plan
+from ..tracing.nest import mapped
+from ..tracing.recorder import undisturbed
+
+_MAX = {f"max_pool{n}d_with_indices" for n in (1, 2, 3)} | {f"max_pool{n}d" for n in (1, 2, 3)}
+_AVERAGE = {f"avg_pool{n}d" for n in (1, 2, 3)}
+_ADAPTIVE = {f"{p}adaptive_{m}_pool{n}d" for p in ("", "_") for m in ("avg", "max") for n in (1, 2, 3)}
+_NEAREST = {f"upsample_nearest{e}{n}d" for e in ("", "_exact") for n in (1, 2, 3)}
+_SMOOTH = {"upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d"}
+
+
+def unaccounted(model: nn.Module, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """The strided ATen operations of one pass that are neither a blur, nor in a step converted as blur-first or
+    split, nor in a step kept with a reason. A pool that returns indices stays strided for the indices alone.
+
+    Args:
+        model: converted by ``plan``, or not converted and the plan empty.
+        args, kwargs: its input.
+
+    >>> import torch
+    >>> from aliasfix import inspect
+    >>> model = nn.Sequential(nn.MaxPool2d(2))
+    >>> unaccounted(model, inspect(model), (torch.ones(1, 1, 8, 8),), {})
+    ['max_pool2d_with_indices of stride (2, 2) in 0']
+    """
+    allowed: Counter[tuple[str, str]] = Counter()
+    for step in plan:
+        only_for_indices = step.op.endswith("with_indices")
+        if step.action == "keep" or step.form in ("blur-first", "split") or only_for_indices:
+            allowed[step.path, _family(step.op)] += 1
+    missing = []
+    for path, op, stride in strided_operations(model, args, kwargs):
+        if allowed[path, _family(op)] > 0:
+            allowed[path, _family(op)] -= 1
+        else:
+            missing.append(f"{op} of stride {stride} in {path or 'the model'}")
+    return missing
+
+
+def strided_operations(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Every operation that ATen runs at a stride outside of a blur: (module path, operation, stride)."""
+    witness = _Witness()
+    try:
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with undisturbed(model, training=False), fake, witness.listening(model), witness:
+            model(*mapped(args, fake.from_tensor), **mapped(kwargs, fake.from_tensor))
+    except Exception:  # the model asks for values, which fake tensors do not have
+        witness = _Witness()
+        with undisturbed(model, training=False), witness.listening(model), witness:
+            model(*args, **kwargs)
+    return witness.found
+
+
+class _Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.stack: list[tuple[str, nn.Module]] = []
+        self.found: list[tuple[str, str, tuple[int, ...]]] = []
+        self.sliced: dict[int, tuple[Tensor, dict[int, int]]] = {}
+
+    @contextlib.contextmanager
+    def listening(self, model: nn.Module) -> Iterator[None]:
+        """Know which module runs."""
+        paths = {id(module): path for path, module in model.named_modules()}
+        with contextlib.ExitStack() as stack:
+            for module in model.modules():
+                enter = module.register_forward_pre_hook(
+                    lambda m, _: self.stack.append((paths[id(m)], m)), prepend=True
+                )
+                leave = module.register_forward_hook(lambda *_: self.stack.pop() and None)
+                stack.callback(enter.remove)
+                stack.callback(leave.remove)
+            yield
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        op = func.overloadpacket.__name__
+        stride = self._stride(op, args, out)
+        if max(stride, default=1) > 1 and not any(isinstance(module, BlurPool) for _, module in self.stack):
+            self.found.append((self.stack[-1][0] if self.stack else "", op, stride))
+        return out
+
+    def _stride(self, op: str, args: tuple[Any, ...], out: Any) -> tuple[int, ...]:
+        if op == "convolution":
+            return () if args[6] else tuple(args[3])
+        if op in _MAX | _AVERAGE:
+            return tuple((args[2] if len(args) > 2 else ()) or args[1])
+        if op in _ADAPTIVE | _NEAREST:
+            out = out[0] if isinstance(out, tuple) else out
+            axes = int(op[-2])
+            pairs = list(zip(args[0].shape[-axes:], out.shape[-axes:], strict=True))
+            single = all(small == 1 for _, small in pairs)
+            return () if single else tuple(-(-big // small) for big, small in pairs)
+        if op == "slice" and isinstance(out, Tensor):
+            return self._slice(args, out)
+        if op in ("im2col", "pixel_unshuffle"):
+            return tuple(args[4]) if op == "im2col" else (args[1],) * 2
+        return ()
+
+    def _slice(self, args: tuple[Any, ...], out: Tensor) -> tuple[int, ...]:
+        """Slices of every n-th sample along two axes sample an image; along one they split a table."""
+        held = self.sliced.get(id(args[0]))
+        steps = dict(held[1]) if held is not None else {}
+        if len(args) > 4 and args[4] > 1:
+            steps[args[1] % out.dim()] = args[4]
+        elif not steps:
+            return ()
+        self.sliced[id(out)] = (out, steps)
+        return tuple(steps.values()) if len(steps) > 1 and len(args) > 4 and args[4] > 1 else ()
+
+
+def _family(op: str) -> str:
+    """One name for what a function and its ATen operation do."""
+    if op.startswith("conv"):
+        return "conv"
+    if "adaptive" in op:
+        return "adaptive"
+    for name in ("max_pool", "avg_pool"):
+        if name in op:
+            return name
+    return "interpolate" if op.startswith("upsample") else {"__getitem__": "slice", "im2col": "unfold"}.get(op, op)

@@ -1,0 +1,256 @@
+"""Measure two networks alike, and put the results side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import platform
+import warnings
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+from aliasfix.comparison.bootstrap import paired
+from aliasfix.comparison.classes import imagenet_names
+from aliasfix.comparison.observe import CLASSIFIER, INSIDE, KINDS, MAPS, Observation, Setting, observe, probe
+from aliasfix.comparison.result import Comparison, Corruptions, Curve, Layer, Measure, Positions
+from aliasfix.comparison.sites import example_of, layers, plan_of
+from aliasfix.errors import AliasfixError
+from aliasfix.images.inputs import Images
+from aliasfix.images.views import Views, thumbnail
+from aliasfix.measure import CorruptionErrors, Sweep, accuracy_by_position, mean_corruption_error
+from aliasfix.measure.running import Output
+from aliasfix.planning.plan import Plan
+from aliasfix.text.wording import one_line
+
+CURVES = 8
+
+
+def compare(
+    a: nn.Module,
+    b: nn.Module,
+    images: Images,
+    *,
+    names: tuple[str, str] = ("original", "converted"),
+    metrics: Sequence[str] | None = None,
+    corruptions: bool = False,
+    size: int | None = None,
+    margin: int | None = None,
+    passes: int = 5,
+    diagonal: int = 32,
+    reach: int = 2,
+    feature_images: int = 8,
+    feature_shifts: int = 8,
+    batch_size: int = 16,
+    seed: int = 0,
+    output: Output = None,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Comparison:
+    """Measure two networks alike on the same images: how steady each is, and what the difference is.
+
+    Classifiers are measured by consistency, change and variation of the probability, an adversary's shift,
+    agreement of the second with the first and, with labels, accuracy; image-to-image networks by stability,
+    agreement of label maps and total variation; both by the movement of their features and by fold-over at the
+    sampling sites of the plan (`aliasfix.report`). A measure that fails is left out and says why; the others stay.
+    Without labels, the probability watched is that of the class the first network gives the unshifted image.
+
+    Args:
+        a, b: the networks, such as the original and the converted one.
+        images: a folder, or a list, tensor or data loader of normalised images, with or without labels; its ``names``,
+            if it has such a list, are what the images are called.
+        names: what to call the two.
+        metrics: which measures; by default all that apply, without corruptions.
+        corruptions: measure errors under the fifteen corruptions of ImageNet-C at five severities, too: slow, and for
+            a folder only. Without labels, an error is another class than the network's own of the clean image.
+        size: side of the networks' input; by default what the first's configuration says, else 224 for a folder and
+            the images' own otherwise.
+        margin: pixels around it that crops are shifted in, 32 for a folder; shifts are circular where it is 0.
+        passes: pairs of shifts for each image (consistency, stability).
+        diagonal: most shifts along the diagonal.
+        reach: an adversary may shift by this many pixels.
+        feature_images, feature_shifts: features are followed in this many images over so many shifts on each axis.
+        batch_size: most inputs a network is given at a time.
+        seed: of the shifts and of the bootstrap.
+        output: where the tensor is in what the networks return, see `aliasfix.measure`.
+        confidence, resamples: of the paired bootstrap.
+
+    Returns:
+        A `Comparison`: print it, read its `verdict`, its ``to_json()``.
+
+    Raises:
+        AliasfixError: no images, or networks that do not run on them or return what cannot be measured.
+
+    >>> import torch
+    >>> from aliasfix import convert
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(4))
+    >>> _ = net(torch.ones(1, 3, 18, 18))
+    >>> found = compare(net, convert(net, example_input=torch.ones(1, 3, 18, 18)), torch.randn(6, 3, 18, 18))
+    >>> found["aliasing"].better
+    True
+    """
+    setting = Setting(passes, diagonal, reach, feature_images, feature_shifts, batch_size, seed, output)
+    with noted() as notes:
+        views = Views(images, a, size, margin)
+        wanted = choose(a, b, views, setting, names, metrics, corruptions)
+        plan, followed = _sites(a, b, views, wanted, notes)
+        first = observe(a, views, wanted, setting, plan=plan, layers=followed)
+        second = observe(b, views, wanted, setting, plan=plan, layers=followed, reference=first)
+    return put_together(
+        names, views, wanted, first, second, setting, plan, notes, confidence=confidence, resamples=resamples
+    )
+
+
+def choose(
+    a: nn.Module,
+    b: nn.Module,
+    views: Views,
+    setting: Setting,
+    names: tuple[str, str],
+    metrics: Sequence[str] | None,
+    corruptions: bool = False,
+) -> list[str]:
+    """The measures that apply to what both networks return, of those wanted.
+
+    Raises:
+        AliasfixError: a measure that does not exist, or networks that cannot be measured.
+    """
+    if unknown := [name for name in metrics or () if name not in KINDS]:
+        raise AliasfixError(f"no measure {', '.join(unknown)}: choose from {', '.join(KINDS)}")
+    shapes = [probe(model, views, setting.output, name) for model, name in zip((a, b), names, strict=True)]
+    if len(shapes[0]) != len(shapes[1]):
+        raise AliasfixError(f"{names[0]} returned {shapes[0]} and {names[1]} {shapes[1]}: they do different things")
+    classifier = len(shapes[0]) == 2
+    if classifier and (why := views.fits(shapes[0][1])):
+        views.without_labels(why)
+    if classifier:
+        views.call_classes(imagenet_names(a, shapes[0][1]))
+    apply = [name for name in (CLASSIFIER if classifier else MAPS) | INSIDE if views.labelled or "top" not in name]
+    asked = set(metrics) if metrics is not None else {name for name in apply if name != "corruption"}
+    return [name for name in apply if name in asked or (corruptions and name == "corruption")]
+
+
+def _sites(
+    a: nn.Module, b: nn.Module, views: Views, wanted: Sequence[str], notes: list[str]
+) -> tuple[Plan | None, list[str]]:
+    """The plan, and the layers whose features are followed; without them where the networks cannot be traced."""
+    try:
+        example = example_of(next(iter(views.centres())), a)
+        plan = plan_of(a, b, example)
+        return plan, layers(plan, (a, b), example) if "features" in wanted else []
+    except Exception as error:
+        notes.append(f"no plan: {error if isinstance(error, AliasfixError) else one_line(error)}")
+        return None, []
+
+
+def put_together(
+    names: tuple[str, str],
+    views: Views,
+    wanted: Sequence[str],
+    first: Observation,
+    second: Observation,
+    setting: Setting,
+    plan: Plan | None,
+    notes: Sequence[str],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Comparison:
+    """Two observations of the same images as a comparison."""
+    measures = []
+    for name in wanted:
+        failures = {which: found.failed[name] for which, found in zip(names, (first, second), strict=True)
+                    if name in found.failed}  # fmt: skip
+        if failures or name not in first.values or name not in second.values:
+            text = "; ".join(dict.fromkeys(f"{which}: {why}" for which, why in failures.items()))
+            measures.append(Measure(name, failed=text or "the first network could not be measured"))
+            continue
+        one, two = first.values[name], second.values[name]
+        if (one.isnan() | two.isnan()).all():
+            measures.append(Measure(name, failed="it is not a number for any image"))
+            continue
+        estimates = paired(one, two, confidence=confidence, resamples=resamples, seed=setting.seed)
+        measures.append(Measure(name, *estimates, images=len(one)))
+    both = first.diagonal is not None and second.diagonal is not None
+    return Comparison(
+        names=names,
+        images=max((m.images for m in measures), default=0),
+        labelled=views.labelled,
+        setting=_plain(setting)
+        | {"size": views.size, "margin": views.margin, "confidence": confidence, "resamples": resamples},
+        measures=tuple(measures),
+        curves=tuple(_curves(views, first, second)) if both else (),
+        variation=(first.values["variation"], second.values["variation"])
+        if both and "variation" in first.values and "variation" in second.values
+        else None,
+        layers=tuple(
+            Layer(name, own.shifts, own.distance, second.layers[name].distance, own.between / 2)
+            for name, own in first.layers.items()
+            if name in second.layers
+        ),
+        grid=_positions(views, first.grid, second.grid),
+        diagonal=_positions(views, first.diagonal, second.diagonal),
+        corruptions=_corruptions(views, first.corruptions, second.corruptions),
+        kernels={path: (one, second.kernels[path]) for path, one in first.kernels.items() if path in second.kernels},
+        sites={path: (share, second.sites[path]) for path, share in first.sites.items() if path in second.sites},
+        plan=plan,
+        notes=tuple(dict.fromkeys([*views.notes, *notes])),
+        versions=versions(),
+    )
+
+
+def _plain(setting: Setting) -> dict[str, object]:
+    values = dataclasses.asdict(setting)
+    output = values["output"]
+    return values | {"output": output if isinstance(output, str | int | None) else getattr(output, "__name__", "")}
+
+
+def _positions(views: Views, first: Sweep | None, second: Sweep | None) -> Positions | None:
+    """Accuracy at each shift; without labels there is none."""
+    if first is None or second is None or not views.labelled:
+        return None
+    return Positions(first.shifts, accuracy_by_position(first), accuracy_by_position(second))
+
+
+def _corruptions(views: Views, first: CorruptionErrors | None, second: CorruptionErrors | None) -> Corruptions | None:
+    if first is None or second is None:
+        return None
+    one, two = (tuple(errors.wrong.float().mean((1, 2)).tolist()) for errors in (first, second))
+    relative = None if min(one) == 0 else mean_corruption_error(second, first)
+    return Corruptions(first.names, one, two, relative, views.labelled)
+
+
+def _curves(views: Views, first: Observation, second: Observation) -> Iterator[Curve]:
+    """Of the images that move the first network most."""
+    one, two = first.diagonal, second.diagonal
+    assert one is not None
+    assert two is not None
+    order = one.probability.std(1, correction=0).argsort(descending=True, stable=True)[:CURVES].tolist()
+    pictures = {n: thumbnail(image) for n, image in enumerate(views.centres(max(order) + 1)) if n in set(order)}
+    for index in order:
+        along = tuple(dh for dh, _ in one.shifts)
+        curves = [tuple(sweep.probability[index].tolist()) for sweep in (one, two)]
+        label = int(one.target[index])
+        called = views.classes.get(label, "")
+        yield Curve(views.name(index), label, along, curves[0], curves[1], called, pictures[index])
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collect warnings as notes, each once."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield notes
+    notes += dict.fromkeys(str(warning.message) for warning in caught)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that matter for the figures."""
+    found = {"python": platform.python_version()}
+    for package in ("aliasfix", "torch", "torchvision", "timm"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -1,0 +1,121 @@
+"""Load the weights of a checkpoint into a model, and say what does not fit.
+
+Around the keys there may be the prefixes of ``DistributedDataParallel``, ``AveragedModel`` and ``torch.compile``,
+which are the trainer's and not the model's.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ..errors import AliasfixError
+from ..text.wording import listing, one_line
+from .checkpoint import Checkpoint, State
+
+Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]  # in the file, in the model
+_PREFIXES = ("module.", "_orig_mod.")
+_AVERAGED = "n_averaged"  # torch.optim.swa_utils.AveragedModel counts its updates in its state
+
+
+class MisfitError(AliasfixError):
+    """A checkpoint that holds the weights of another model."""
+
+
+def load(model: nn.Module, checkpoint: Checkpoint, name: str = "the model") -> None:
+    """Load a checkpoint's weights into a model, strictly.
+
+    Args:
+        model: the one to change; if the weights do not fit, it is left in between.
+        checkpoint: any that `read` returned.
+        name: the model's, for messages.
+
+    Raises:
+        MisfitError: keys that are missing, unexpected or of another shape.
+    """
+    own = model.state_dict()
+    state = versioned(checkpoint.state if checkpoint.state.keys() == own.keys() else _unwrapped(checkpoint.state), own)
+    shapes = {
+        key: (tuple(value.shape), tuple(own[key].shape))
+        for key, value in state.items()
+        if isinstance(value, Tensor) and key in own and not is_lazy(own[key]) and value.shape != own[key].shape
+    }
+    fitting = _like(state, {key: value for key, value in state.items() if key not in shapes})
+    try:
+        # torch decides what is missing: hooks of the model may rename keys of older versions
+        missing, unexpected = model.load_state_dict(fitting, strict=False)
+    except Exception as error:
+        raise MisfitError(f"{checkpoint.path} does not fit {name}: {one_line(error)}") from error
+    missing = [key for key in missing if key not in shapes]
+    if missing or unexpected or shapes:
+        raise MisfitError(_misfit(checkpoint.path, name, missing, unexpected, shapes))
+
+
+def versioned(state: State, own: State) -> State:
+    """Weights with the versions of a model's modules, where the file has none: safetensors has no place for them.
+
+    Without them torch takes a file for one of its oldest, which torchvision's MNASNet refuses; a file whose keys are
+    those of the model is none.
+    """
+    if hasattr(state, "_metadata") or state.keys() != own.keys():
+        return state
+    result = OrderedDict(state)
+    result._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined]
+    return result
+
+
+def _misfit(
+    path: Path,
+    name: str,
+    missing: list[str],
+    unexpected: list[str],
+    shapes: Shapes,
+) -> str:
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} missing ({listing(missing)})")
+    if unexpected:
+        parts.append(f"{len(unexpected)} unexpected ({listing(unexpected)})")
+    if shapes:
+        changes = [f"{key} {_size(given)} for {_size(own)}" for key, (given, own) in shapes.items()]
+        parts.append(f"{len(shapes)} of another shape ({listing(changes)})")
+    text = f"{path} does not fit {name}: keys {', '.join(parts)}"
+    classes = None if missing or unexpected else _classes(shapes)
+    return text if classes is None else f"{text}; only the head differs: --arg num_classes={classes}"
+
+
+def _classes(shapes: Shapes) -> int | None:
+    """The number of outputs of a head, if all that differs are layers of one other number of outputs."""
+    alike = all(
+        given[1:] == own[1:] and key.rpartition(".")[2] in ("weight", "bias") for key, (given, own) in shapes.items()
+    )
+    outputs = {(given[:1], own[:1]) for given, own in shapes.values()}
+    return outputs.pop()[0][0] if alike and len(outputs) == 1 else None
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _unwrapped(state: State) -> State:
+    """The weights without the prefixes that all of their keys share."""
+    keys = [key for key in state if key != _AVERAGED]
+    prefix = ""
+    while found := [p for p in _PREFIXES if keys and all(key.startswith(prefix + p) for key in keys)]:
+        prefix += found[0]
+    if not prefix:
+        return state
+    return _like(state, {key[len(prefix) :]: state[key] for key in keys}, prefix)
+
+
+def _like(state: State, items: dict[str, Any], prefix: str = "") -> State:
+    """Items with the versions of a state_dict's modules, by which torch reads older layouts."""
+    result = OrderedDict(items)
+    versions = getattr(state, "_metadata", None)
+    if versions is not None:
+        cut = {key[len(prefix) :]: version for key, version in versions.items() if f"{key}.".startswith(prefix)}
+        result._metadata = cut  # type: ignore[attr-defined]
+    return result

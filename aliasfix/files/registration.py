@@ -1,0 +1,170 @@
+"""The one architecture that timm learns: ``aliasfix``, with the base and the steps in its ``model_args``.
+
+Importing timm takes longer than importing torch, so that it is not imported for this: the name is registered when
+somebody imports ``timm.models``, before or after.
+"""
+
+import importlib.abc
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from ..errors import AliasfixError
+from ..text.wording import one_line
+from . import directory
+from .record import Record, check_base
+
+_HOME = "timm.models"
+_UNSET = (None, 0, 0.0, False, "")
+
+
+def install() -> None:
+    """Register the name in timm now if it is imported, else as soon as it is."""
+    timm = sys.modules.get(_HOME)
+    if timm is not None and hasattr(timm, "register_model"):
+        _register(timm)
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds ``timm.models`` as the others do, and registers the name once it is loaded."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The others' finding of this one module, with a loader that goes on."""
+        if fullname != _HOME:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            _register(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _register(timm: ModuleType) -> None:
+    if not timm.is_model(directory.ARCHITECTURE):
+        timm.register_model(aliasfix)
+
+
+def aliasfix(
+    pretrained: bool = False,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+    cache_dir: str | Path | None = None,
+    record: object = None,
+    pretrained_model_args: object = None,
+    **args: Any,
+) -> nn.Module:
+    """A converted model, as ``timm.create_model`` builds it from a directory that aliasfix wrote.
+
+    Args:
+        pretrained: load the directory's weights, else random ones.
+        pretrained_cfg: from the directory's ``config.json``.
+        pretrained_cfg_overlay: what the caller would have otherwise in it.
+        cache_dir: of the weights of a hub.
+        record: from the directory's ``config.json``; the only place where the steps stand.
+        pretrained_model_args: not used.
+        args: arguments of the base that come before those in the record.
+    """
+    import timm
+
+    from . import loading, models, store
+
+    if record is None:
+        raise AliasfixError("timm's model 'aliasfix' is opened from a directory: timm.create_model('local-dir:PATH')")
+    known = Record.from_dict(record)
+    if known.base is None:
+        raise AliasfixError("the directory does not say how its model is built")
+    if args.pop("features_only", False):
+        raise AliasfixError(
+            "features_only: a converted directory holds the whole model; build the base with features_only=True and "
+            "convert that, or use forward_intermediates"
+        )
+    library = known.base.partition(":")[0]
+    if library == "torchvision":  # it knows none of the options that timm's scripts pass on
+        args = {key: value for key, value in args.items() if value not in _UNSET}
+    check_base(known.base, args)
+    model = models.build(known.base, {**known.base_args, **args}, pretrained=False)
+    config = pretrained_cfg if isinstance(pretrained_cfg, dict) else pretrained_cfg.to_dict() if pretrained_cfg else {}
+    config = {**config, **(pretrained_cfg_overlay or {}), "architecture": directory.ARCHITECTURE}
+    config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    if pretrained:
+        given = config
+        if config.get("source") == "local-dir":  # the files of a hub come to timm
+            file, _ = store.read(Path(config["file"]))
+            given = config | {"source": "", "state_dict": loading.versioned(file.state, model.state_dict())}
+        classes = getattr(model, "num_classes", args.get("num_classes", config.get("num_classes")))
+        if library == "torchvision" and classes != config.get("num_classes"):
+            raise AliasfixError(f"{known.base} has weights for {config.get('num_classes')} classes, not {classes}")
+        timm.models.load_pretrained(
+            model,
+            given,
+            num_classes=config.get("num_classes", 1000) if classes is None else classes,
+            in_chans=getattr(model, "in_chans", args.get("in_chans", known.base_args.get("in_chans", 3))),
+            cache_dir=cache_dir,
+        )
+    store.convert_as(model, known.plan, "its config.json")
+    store.remember(model, known)
+    model.pretrained_cfg = model.default_cfg = config  # type: ignore[assignment]
+    if not hasattr(model, "num_classes"):
+        model.num_classes = config.get("num_classes")  # type: ignore[assignment]
+    return model
+
+
+def base_of(model: nn.Module) -> tuple[str | None, dict[str, Any]]:
+    """The base of a model that timm built, and what it was built with as far as timm keeps it."""
+    config = getattr(model, "pretrained_cfg", None)
+    name = config.get("architecture") if isinstance(config, Mapping) else None
+    if not isinstance(name, str) or not name or name == directory.ARCHITECTURE:
+        return None, {}
+    return f"timm:{name}", current_args(model, f"timm:{name}")
+
+
+def current_args(model: nn.Module, base: str | None) -> dict[str, Any]:
+    """What timm's factory would have to be called with for a model as it is now."""
+    if base is None or not base.startswith("timm:"):
+        return {}
+    try:
+        from timm.models._input import get_model_args
+    except ImportError:  # timm before 1.0.27 keeps no arguments
+        known = {"num_classes": "num_classes", "in_chans": "in_chans"}
+        return {key: getattr(model, name) for key, name in known.items() if isinstance(getattr(model, name, None), int)}
+    args: dict[str, Any] = json.loads(json.dumps(get_model_args(model), default=str))
+    return {key: value for key, value in args.items() if key != "record"}
+
+
+def config(model: nn.Module, record: Record) -> dict[str, Any]:
+    """The ``config.json`` of a converted model, without the record: what timm needs to prepare images for it."""
+    own = getattr(model, "pretrained_cfg", None)
+    if not isinstance(own, Mapping):
+        taken: Mapping[str, Any] = record.fingerprint or {"inputs": {"0": {"shape": [1, 3, 224, 224]}}, "outputs": []}
+        size, outputs = next(iter(taken["inputs"].values()))["shape"][1:], taken["outputs"]
+        classes = next((shape[-1] for shape in outputs if shape), 0)
+        return {"num_classes": classes, "pretrained_cfg": {"input_size": size, "num_classes": classes}}
+    from timm.models._hub import save_config_for_hf
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            save_config_for_hf(model, str(Path(folder) / "config.json"), model_args=None)
+            text = (Path(folder) / "config.json").read_text(encoding="utf-8")
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise AliasfixError(f"timm cannot write the configuration of {record.base}: {one_line(error)}") from error
+    made: dict[str, Any] = json.loads(text)
+    return made

@@ -1,0 +1,5 @@
+"""The low-pass filters: one file a family."""
+
+from .fir import names, parse, taps
+
+__all__ = ["names", "parse", "taps"]

@@ -1,0 +1,1 @@
+"""Images for measuring, comparing, calibrating and fine-tuning."""

@@ -1,0 +1,201 @@
+"""The images of a comparison: as often as asked, each with a margin to shift in where there is one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from aliasfix.errors import AliasfixError
+from aliasfix.images.folder import IMAGENET_MEAN, IMAGENET_STD, told, unreadable
+from aliasfix.images.inputs import Images, batches
+from aliasfix.measure import ImageFolder
+from aliasfix.tracing.example import configured_size
+
+MARGIN = 32
+
+
+class Views:
+    """Images that can be iterated as often as asked, and what is known of them.
+
+    Args:
+        images: a folder, or a list, data loader or other iterable that can be iterated again.
+        model: whose configuration says the size and normalisation of a folder's images; 224 and ImageNet's if not.
+        size: side of the networks' input; None asks the configuration, or takes the images as they are.
+        margin: pixels around it to crop in; by default 32 for a folder, else what the images have.
+
+    Raises:
+        AliasfixError: no such folder, no readable image, a generator, or images that are too small.
+    """
+
+    def __init__(self, images: Images, model: nn.Module, size: int | None = None, margin: int | None = None) -> None:
+        self.notes: list[str] = []
+        self._names: Sequence[str] | None = getattr(images, "names", None)
+        configured = configured_size(model)
+        side = configured[-1] if configured else None
+        if isinstance(images, str | Path):
+            self.size, self.margin = size or side or 224, MARGIN if margin is None else margin
+            whole = self.size + self.margin
+            images = ImageFolder(images, size=whole, resize=whole, **_normalisation(model))
+        if isinstance(images, ImageFolder):
+            self._drop_unreadable(images)
+            self._names = [str(path.relative_to(images.root)) for path in images.files]
+        elif iter(images) is images:
+            raise AliasfixError("the images are a generator, which can be used only once: pass a list of them")
+        self._images: Iterable[Any] = images
+        first = next(iter(batches(images, 1))).images
+        shortest = min(first.shape[-2:])
+        if not hasattr(self, "size"):
+            self.size = size or (side if side and side <= shortest else shortest)
+            self.margin = min(MARGIN, shortest - self.size) if margin is None else margin
+        if self.size + self.margin > shortest:
+            raise AliasfixError(
+                f"images of {first.shape[-2]}x{first.shape[-1]} have no {self.size} + {self.margin} pixels: "
+                f"give larger images, or a smaller size or margin"
+            )
+        if configured and configured[0] == 1 and isinstance(images, ImageFolder):
+            self._images = _Grey(images)
+        self.labelled = next(iter(batches(self._images, 1))).labels is not None
+        self.classes: Mapping[int, str] = {}
+        """What classes are called, where that is known."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Each image, (C, size + margin, size + margin), with its label where there are labels."""
+        for image, label in self._pairs():
+            yield image if label is None else (image, label)
+
+    def _pairs(self) -> Iterator[tuple[Tensor, int | None]]:
+        whole = self.size + self.margin
+        with_labels = self.labelled if hasattr(self, "labelled") else True
+        for number, (batch, labels) in enumerate(batches(self._images, 1, labels=with_labels)):
+            if min(batch.shape[-2:]) < whole:
+                raise AliasfixError(
+                    f"{self.name(number)} is {batch.shape[-2]}x{batch.shape[-1]}, without {self.size} + {self.margin} "
+                    "pixels: leave it out, or give a smaller size or margin"
+                )
+            yield _centre(batch[0], whole), None if labels is None else int(labels[0])
+
+    def centres(self, limit: int | None = None) -> Views.Centres:
+        """The central `size` x `size` of the images, or of the first few, without labels."""
+        return Views.Centres(self, limit)
+
+    def pixels(self, targets: Sequence[int] | None = None) -> Views.Pixels:
+        """The central `size` x `size` of a folder's images before normalisation, with the targets given or the labels.
+
+        Raises:
+            AliasfixError: the images are no folder's, or are given to a network of one channel.
+        """
+        return Views.Pixels(self, targets)
+
+    def targeted(self, targets: Sequence[int]) -> Views.Targeted:
+        """The images with other labels."""
+        return Views.Targeted(self, targets)
+
+    def name(self, index: int) -> str:
+        """What to call an image."""
+        return self._names[index] if self._names else f"image {index + 1}"
+
+    def call_classes(self, names: Mapping[int, str]) -> None:
+        """Take the names of the class folders where these give the labels, else those given."""
+        own = self._images._index if isinstance(self._images, ImageFolder) else {}
+        self.classes = {index: name for name, index in own.items()} if own else names
+
+    def without_labels(self, why: str) -> None:
+        """Go on without the labels, and say so."""
+        self.labelled = False
+        if isinstance(self._images, ImageFolder):
+            self._images._index = {}
+            self._images.classes = None
+        self.notes.append(f"measured without labels: {why}")
+
+    def fits(self, classes: int) -> str | None:
+        """Why the folder's labels cannot be those of a model of that many classes."""
+        folder = self._images
+        if self.labelled and isinstance(folder, ImageFolder) and folder.classes not in (None, classes):
+            return f"label mismatch: {folder.root} has {folder.classes} class folders, the model {classes} classes"
+        return None
+
+    def _drop_unreadable(self, folder: ImageFolder) -> None:
+        """Find out once which files cannot be read, instead of on every pass."""
+        bad = unreadable(folder.files)
+        if bad:
+            self.notes.append(told(bad, folder.files, folder.root))
+            folder.files = [path for path in folder.files if path not in set(bad)]
+
+    class Centres:
+        """The central crops."""
+
+        def __init__(self, views: Views, limit: int | None) -> None:
+            self._views, self._limit = views, limit
+
+        def __iter__(self) -> Iterator[Tensor]:
+            for image, _ in itertools.islice(self._views._pairs(), self._limit):
+                yield _centre(image, self._views.size)
+
+    class Pixels:
+        """The central crops as the folder's files hold them, (3, size, size) uint8, each with a target."""
+
+        def __init__(self, views: Views, targets: Sequence[int] | None) -> None:
+            if not isinstance(views._images, ImageFolder):
+                raise AliasfixError("corruptions act on the pixels of colour images: give a folder of them")
+            self._folder, self._size, self._targets = views._images, views.size, targets
+            self.mean, self.std = (of.flatten().tolist() for of in (self._folder.mean, self._folder.std))
+
+        def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+            for number, (image, label) in enumerate(self._folder.pixels()):
+                target = label if self._targets is None else self._targets[number]
+                assert target is not None
+                yield _centre(image, self._size), target
+
+    class Targeted:
+        """The images, each with the target given for it."""
+
+        def __init__(self, views: Views, targets: Sequence[int]) -> None:
+            self._views, self._targets = views, targets
+
+        def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+            for (image, _), target in zip(self._views._pairs(), self._targets, strict=True):
+                yield image, target
+
+
+class _Grey:
+    """The images of a folder with one channel, for a network that takes one."""
+
+    def __init__(self, folder: ImageFolder) -> None:
+        self._folder = folder
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._folder:
+            image, *label = item if isinstance(item, tuple) else (item,)
+            yield (image.mean(0, keepdim=True), *label) if label else image.mean(0, keepdim=True)
+
+
+def thumbnail(image: Tensor, side: int = 96) -> Image.Image:
+    """A small picture of an image that was normalised in some way: its own range becomes 0 … 255.
+
+    >>> import torch
+    >>> thumbnail(torch.randn(3, 8, 8)).size
+    (96, 96)
+    """
+    image = image.float().expand(3, -1, -1) if image.shape[0] == 1 else image[:3].float()
+    low, high = image.amin(), image.amax()
+    pixels = ((image - low) / (high - low).clamp(min=1e-6) * 255).byte().permute(1, 2, 0).contiguous()
+    height, width = pixels.shape[:2]
+    picture = Image.frombytes("RGB", (width, height), bytes(pixels.flatten().tolist()))
+    return picture.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def _centre(image: Tensor, side: int) -> Tensor:
+    top, left = (image.shape[-2] - side) // 2, (image.shape[-1] - side) // 2
+    return image[:, top : top + side, left : left + side]
+
+
+def _normalisation(model: nn.Module) -> dict[str, Any]:
+    config = getattr(model, "pretrained_cfg", None)
+    config = config if isinstance(config, dict) else {}
+    found = {"mean": config.get("mean") or IMAGENET_MEAN, "std": config.get("std") or IMAGENET_STD}
+    return {key: tuple(value) * (3 if len(value) == 1 else 1) for key, value in found.items()}

@@ -1,0 +1,152 @@
+"""Where every tensor's samples lie on the input, and whether branches meet on the same lattice.
+
+Sample i of a tensor lies at ``offset + stride * i`` along an axis, in samples of the model's input. A convolution of
+kernel k, stride s, padding p and dilation d puts its output at offset + stride (d (k-1)/2 - p), stride * s. An
+odd filter moves nothing; an even one moves the lattice half a sample.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import fx
+
+from ..tracing.trace import Trace
+from .plan import Drift, Lattice
+from .rule import by_op, per_axis, spatial_axes
+from .tail import kind
+
+Axis = tuple[float, float] | None  # (stride, offset), None where the axis is not spatial or not known
+Position = tuple[Axis, ...]
+
+_WINDOWS = ("conv1d", "conv2d", "conv3d", *(f"{m}_pool{n}d" for m in ("max", "avg") for n in (1, 2, 3)))
+_MERGES = {"add", "sub", "mul", "cat", "concat"}
+
+
+def check(trace: Trace, shifts: Mapping[fx.Node, tuple[float, ...]]) -> Lattice:
+    """Compare the lattices that meet at every merge, before and after a conversion.
+
+    Args:
+        trace: the recorded model.
+        shifts: how far a blur moves the output of each converted operation, per axis in samples of its input.
+    """
+    before, after = _positions(trace, {}), _positions(trace, shifts)
+    merges = aligned_before = aligned_after = 0
+    drifts = []
+    for node in trace.graph.nodes:
+        if kind(node.meta.get("op", "")) not in _MERGES:
+            continue
+        gaps = [_gaps(node, before), _gaps(node, after)]
+        if gaps[0] is None or gaps[1] is None:
+            continue
+        merges += 1
+        aligned_before += not any(gaps[0].values())
+        aligned_after += not any(gaps[1].values())
+        for axis, gap in gaps[1].items():
+            if abs(gap - gaps[0].get(axis, 0.0)) > 1e-6:
+                drifts.append(Drift(node.meta["path"], node.meta["op"], axis, gap - gaps[0].get(axis, 0.0)))
+    return Lattice(merges, aligned_before, aligned_after, tuple(drifts))
+
+
+def _branches(node: fx.Node) -> list[fx.Node]:
+    return [parent for parent in node.all_input_nodes if parent.meta["variable"] and parent.meta["shape"]]
+
+
+def _gaps(node: fx.Node, positions: Mapping[fx.Node, Position]) -> dict[int, float] | None:
+    """Per axis counted from the end, how far apart the branches' offsets are; None if nothing can be compared."""
+    branches = _branches(node)
+    if len(branches) < 2:
+        return None
+    gaps: dict[int, float] = {}
+    dims = min(len(positions[branch]) for branch in branches)
+    for axis in range(-dims, 0):
+        known = [positions[b][axis] for b in branches if b.meta["shape"][axis] > 1]
+        offsets = [place[1] for place in known if place is not None]
+        if len(offsets) > 1:
+            gaps[axis] = max(offsets) - min(offsets)
+    return gaps or None
+
+
+def _positions(trace: Trace, shifts: Mapping[fx.Node, tuple[float, ...]]) -> dict[fx.Node, Position]:
+    found: dict[fx.Node, Position] = {}
+    for node in trace.graph.nodes:
+        shape = node.meta.get("shape")
+        if node.op == "placeholder" and shape is not None:
+            found[node] = tuple(None if axis < 2 else (1.0, 0.0) for axis in range(len(shape)))
+        elif shape is None:
+            source = _branches(node)
+            found[node] = found[source[0]] if source else ()
+        elif node.op != "call_function" or not node.meta["variable"]:
+            found[node] = (None,) * len(shape)
+        else:
+            found[node] = _step(node, found, shifts.get(node))
+    return found
+
+
+def _step(node: fx.Node, found: Mapping[fx.Node, Position], shift: tuple[float, ...] | None) -> Position:
+    op, shape = node.meta["op"], node.meta["shape"]
+    source = [found[branch] for branch in node.all_input_nodes if branch.meta["variable"] and branch in found]
+    if kind(op) == "permute":
+        return _permuted(node, source[0])
+    if op in _WINDOWS:
+        return _windowed(node, source[0], shift)
+    if op == "pad":
+        return _padded(node, source[0])
+    if kind(op) in ("interpolate", "pixel_shuffle", "conv_transpose2d"):
+        return _scaled(node, source[0])
+    merged: list[Axis] = []
+    for axis in range(-len(shape), 0):
+        here = [
+            place[axis]
+            for place, parent in zip(source, _branches(node), strict=False)
+            if -axis <= len(place) and parent.meta["shape"][axis] == shape[axis]
+        ]
+        merged.append(next((place for place in here if place is not None), None))
+    return tuple(merged)
+
+
+def _permuted(node: fx.Node, source: Position) -> Position:
+    order: Any = node.args[1:] if len(node.args) > 2 else (node.args[1] if len(node.args) > 1 else None)
+    order = node.kwargs.get("dims") if order is None else order
+    if len(order) == 1 and isinstance(order[0], tuple | list):
+        order = order[0]
+    return tuple(source[int(axis)] for axis in order)
+
+
+def _padded(node: fx.Node, source: Position) -> Position:
+    borders: Any = node.args[1] if len(node.args) > 1 else node.kwargs["pad"]
+    out = list(source)
+    for axis in range(1, len(borders) // 2 + 1):
+        place = source[-axis]
+        out[-axis] = None if place is None else (place[0], place[1] - place[0] * borders[2 * axis - 2])
+    return tuple(out)
+
+
+def _windowed(node: fx.Node, source: Position, shift: tuple[float, ...] | None) -> Position:
+    rule, axes = by_op()[node.meta["op"]], spatial_axes(node.meta["op"])
+    bound = rule.bind(node.meta["op"], node.args, node.kwargs)
+    kernel = bound["weight"].meta["shape"][-axes:] if "weight" in bound else per_axis(bound["kernel_size"], axes)
+    stride = per_axis(bound.get("stride") or (1 if "weight" in bound else kernel), axes)
+    padding = bound.get("padding", 0)
+    dilation = per_axis(bound.get("dilation", 1), axes)
+    spread = [d * (k - 1) / 2 for d, k in zip(dilation, kernel, strict=True)]
+    before = [0.0 if padding == "valid" else s for s in spread] if isinstance(padding, str) else per_axis(padding, axes)
+    out: list[Axis] = [None] * (len(source) - axes)
+    for axis in range(axes):
+        place = source[axis - axes]
+        moved = spread[axis] - before[axis] + (shift[axis] if shift else 0.0)
+        out.append(None if place is None else (place[0] * stride[axis], place[1] + place[0] * moved))
+    return tuple(out)
+
+
+def _scaled(node: fx.Node, source: Position) -> Position:
+    """An enlargement by an integer, whose s samples lie around the one they come from."""
+    shape, old = node.meta["shape"], node.all_input_nodes[0].meta["shape"]
+    out: list[Axis] = []
+    for axis in range(-len(shape), 0):
+        place = source[axis]
+        if place is None or axis <= -len(shape) + 1:  # where a detector finds nothing, the first axis is empty
+            out.append(None)
+        else:
+            scale = shape[axis] / old[axis]
+            out.append((place[0] / scale, place[1] - place[0] * (scale - 1) / (2 * scale)))
+    return tuple(out)

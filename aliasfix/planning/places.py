@@ -1,0 +1,165 @@
+"""Where in the live model an edit can act: on a module, or on one call within a method.
+
+A module is preferred: its hook is visible in ``print(model)`` and costs nothing elsewhere. It serves if the value
+passes exactly there at each of its calls. Where it does not (a shared activation, a function in somebody's
+``forward``), the call is counted within the innermost method for which the count is the same at every invocation,
+for evaluation and for training apart, because a branch may exist in one of them only.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx, nn
+
+from ..tracing.trace import Extent, Frame, Trace
+from .plan import Blur, BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride
+
+_LOOPS = {"children", "named_children", "_modules", "modules", "named_modules"}
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def can_host(module: nn.Module) -> bool:
+    """Whether a module may get a child: one that runs whatever children it has would run it as a layer."""
+    code = getattr(type(module).forward, "__code__", None)
+    loops = code is not None and not _LOOPS.isdisjoint(code.co_names)
+    return not loops and not isinstance(module, _CONTAINERS)
+
+
+@dataclass
+class Scene:
+    """A model and what was recorded of it.
+
+    Args:
+        model: not changed.
+        trace: the mode that is planned.
+        training: the other mode's trace where ``trace`` is of evaluation; None where it is of training itself.
+        twins: the same calls in training.
+    """
+
+    model: nn.Module
+    trace: Trace
+    training: Trace | None = None
+    twins: dict[fx.Node, fx.Node] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.training is not None:
+            self.twins = twins(self.trace, self.training)
+
+    def invocations(self, edit: Edit) -> int:
+        """How many times in a pass the place of an edit is reached."""
+        if isinstance(edit, Restride | BlurModule):
+            return self.trace.calls(edit.path)
+        return self.trace.invocations[edit.path, edit.method]
+
+    def dense(
+        self, node: fx.Node, rule: str, stride: tuple[int, ...], was: tuple[int, ...], wrap: bool, by_attribute: bool
+    ) -> Iterator[Edit]:
+        """Ways to evaluate an operation at another stride."""
+        if by_attribute:
+            yield Restride(node.meta["path"], stride, was)
+        for at, numbers in self._calls(node):
+            yield DenseCall(at.path, at.method, node.meta["op"], *numbers, rule, stride, wrap)
+
+    def replacing(self, node: fx.Node, rule: str, instead: bool, blur: Blur) -> Iterator[Edit]:
+        """Ways to put a blur in an operation's place, or the operation with its blur."""
+        for at, numbers in self._calls(node):
+            if can_host(self.model.get_submodule(at.path)):
+                yield ReplaceCall(at.path, at.method, node.meta["op"], *numbers, rule, instead, blur)
+
+    def after(self, value: fx.Node, blur: Blur) -> Iterator[Edit]:
+        """Ways to blur a value for everyone who uses it."""
+        samples = max(blur.stride) > 1
+        users = [user for user in value.users if samples or user.meta["op"] != "size"]
+        inside: list[Frame | None] = [user.meta["frame"] for user in users]
+        frame: Frame | None = value.meta["frame"]
+        while frame is not None:
+            escapes = not any(user is not None and user.within(frame) for user in inside)
+            if frame.output is value and escapes and can_host(frame.module) and self._returns(frame.path):
+                yield BlurModule(frame.path, "after", 0, blur)
+            frame = frame.parent
+        frame = inside[0] if inside else None
+        while frame is not None:
+            if value in frame.inputs and can_host(frame.module):
+                arg = frame.inputs.index(value)
+                if all(user is not None and user.within(frame) for user in inside) and self._takes(frame.path, arg):
+                    yield BlurModule(frame.path, "before", arg, blur)
+            frame = frame.parent
+        yield from self._blur_calls(value, "after", blur)
+
+    def before(self, node: fx.Node, blur: Blur, through_pad: bool) -> Iterator[Edit]:
+        """Ways to blur the first argument of an operation for this operation alone."""
+        frame: Frame | None = node.meta["frame"]
+        if frame is not None and frame.inputs and can_host(frame.module):
+            step = node.all_input_nodes[0]
+            while through_pad and step is not frame.inputs[0] and step.meta["op"] == "pad" and len(step.users) == 1:
+                step = step.all_input_nodes[0]
+            users = [user for user in step.users if max(blur.stride) > 1 or user.meta["op"] != "size"]
+            inside = [u for u in users if u.meta["frame"] is not None and u.meta["frame"].within(frame)]
+            if step is frame.inputs[0] and len(inside) == 1 and self._takes(frame.path, 0):
+                yield BlurModule(frame.path, "before", 0, blur)
+        yield from self._blur_calls(node, "before", blur)
+
+    def _returns(self, path: str) -> bool:
+        """Whether the module returns a tensor in training, too."""
+        return self.training is None or all(f.output is not None for f in self.training.by_path(path) if f.returned)
+
+    def _takes(self, path: str, arg: int) -> bool:
+        """Whether the module takes a tensor there in training, too."""
+        if self.training is None:
+            return True
+        return all(arg < len(f.inputs) and f.inputs[arg] is not None for f in self.training.by_path(path))
+
+    def _blur_calls(self, node: fx.Node, where: str, blur: Blur) -> Iterator[Edit]:
+        for at, numbers in self._calls(node):
+            if can_host(self.model.get_submodule(at.path)):
+                yield BlurCall(at.path, at.method, node.meta["op"], *numbers, where, blur)
+
+    def _calls(self, node: fx.Node) -> Iterator[tuple[Extent, tuple[int, int]]]:
+        """The methods around a call, and its number there in evaluation and in training; -1 where it does not run."""
+        twin = self.twins.get(node)
+        known = {(at.path, at.method): at.index for at in twin.meta["extents"]} if twin is not None else {}
+        for at in node.meta["extents"]:
+            own = self.model.get_submodule(at.path).__dict__
+            if at.method in own:  # somebody has put a function of theirs in the method's place
+                continue
+            if self.trace.training:
+                yield at, (-1, at.index)
+            elif self.training is None or (twin is None and self.training.failure is not None):
+                yield at, (at.index, at.index)
+            else:
+                yield at, (at.index, known.get((at.path, at.method), -1))
+
+
+def twins(evaluation: Trace, training: Trace) -> dict[fx.Node, fx.Node]:
+    """Match the calls of evaluation with those of training: in order, with the same shape and numbers."""
+    waiting: dict[Any, list[fx.Node]] = defaultdict(list)
+    for node in training.graph.nodes:
+        if node.op == "call_function":
+            waiting[_signature(node)].append(node)
+    found = {}
+    for node in evaluation.graph.nodes:
+        if node.op == "call_function" and waiting[_signature(node)]:
+            found[node] = waiting[_signature(node)].pop(0)
+    return found
+
+
+def _signature(node: fx.Node) -> tuple[Any, ...]:
+    numbers = [a for a in (*node.args, *node.kwargs.values()) if type(a) in (int, str)]
+    numbers += [str(a) for a in (*node.args, *node.kwargs.values()) if isinstance(a, tuple | list)]
+    return node.meta["path"], node.meta["op"], node.meta["shape"], *numbers
+
+
+def describe(edit: Edit) -> str:
+    """The place of a blur in words."""
+    owner = edit.path or "the model"
+    if isinstance(edit, BlurModule):
+        return f"{edit.where} {owner}"
+    if isinstance(edit, BlurCall):
+        number = max(edit.index, edit.training)
+        nth = f" (number {number + 1})" if number else ""
+        return f"{edit.where} {edit.op}{nth} in {owner}.{edit.method}"
+    if isinstance(edit, ReplaceCall):
+        return f"{'in place of' if edit.instead else 'after'} {edit.op} in {owner}"
+    return owner

@@ -1,0 +1,286 @@
+"""The plan: what is done to every call that samples, and why."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from rich.table import Table
+
+from ..errors import AliasfixError
+from ..recipe import Recipe
+from ..text.printing import Tabular
+from .cost import Cost
+
+BLUR = "aliasfix_blur"  # what a blur is called in the module that hosts it; a second one there BLUR_2
+
+
+@dataclass(frozen=True)
+class Blur:
+    """A blur made for sampling at ``rate`` that itself keeps every ``stride``-th sample, both per spatial axis.
+
+    ``axes`` are the spatial axes counted from the end; the last ones if empty.
+    """
+
+    rate: tuple[int, ...]
+    stride: tuple[int, ...]
+    axes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Restride:
+    """Set the stride of the module at ``path``, which ``was`` another."""
+
+    path: str
+    stride: tuple[int, ...]
+    was: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BlurModule:
+    """Blur what the module at ``path`` returns (``where="after"``) or its ``arg``-th argument (``"before"``)."""
+
+    path: str
+    where: str
+    arg: int
+    blur: Blur
+
+
+@dataclass(frozen=True)
+class DenseCall:
+    """Evaluate the ``index``-th ``op`` in the module's ``method`` at ``stride``, as its rule says.
+
+    In training it is the ``training``-th; -1 where it does not run in that mode.
+    """
+
+    path: str
+    method: str
+    op: str
+    index: int
+    training: int
+    rule: str
+    stride: tuple[int, ...]
+    wrap: bool
+
+
+@dataclass(frozen=True)
+class BlurCall:
+    """Blur the result (``where="after"``) or the input (``"before"``) of the ``index``-th ``op`` in ``method``."""
+
+    path: str
+    method: str
+    op: str
+    index: int
+    training: int
+    where: str
+    blur: Blur
+
+
+@dataclass(frozen=True)
+class ReplaceCall:
+    """Put what the rule says, with a blur in it, in the place of the ``index``-th ``op`` in ``method``.
+
+    That is the operation, evaluated densely and blurred at once, or, if ``instead``, the blur without it.
+    """
+
+    path: str
+    method: str
+    op: str
+    index: int
+    training: int
+    rule: str
+    instead: bool
+    blur: Blur
+
+
+Edit = Restride | BlurModule | DenseCall | BlurCall | ReplaceCall
+_EDITS = {cls.__name__: cls for cls in (Restride, BlurModule, DenseCall, BlurCall, ReplaceCall)}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a sampling operation.
+
+    Args:
+        path: the module it is called in.
+        call: the n-th call of the operation directly there.
+        op: the function's name.
+        rule: the rule that recognised it.
+        stride: the sampling rate per spatial axis.
+        action: ``convert`` or ``keep``.
+        form: ``dense``, ``blur-first``, ``split`` or ``fused`` (dense, and linear with its blur, so that both may be
+            one product); None where kept.
+        placement: where the blur acts; None where kept.
+        reason: why it is kept, as a sentence; None where converted.
+        edits: what surgery does for it.
+        cost: of the call and of what is evaluated densely with it, on the input that was traced; None where unknown.
+    """
+
+    path: str
+    call: int
+    op: str
+    rule: str
+    stride: tuple[int, ...]
+    action: str
+    form: str | None = None
+    placement: str | None = None
+    reason: str | None = None
+    edits: tuple[Edit, ...] = ()
+    cost: Cost | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A merge whose branches a conversion moved apart, by ``shift`` input samples along ``axis``."""
+
+    path: str
+    op: str
+    axis: int
+    shift: float
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """How many merges (add, cat, multiply) meet on one lattice, before and after the conversion."""
+
+    merges: int = 0
+    aligned_before: int = 0
+    aligned_after: int = 0
+    drifts: tuple[Drift, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """What there is to say, in sentences."""
+        if not self.merges:
+            return []
+        before = f"{self.aligned_before} before conversion"
+        found = [f"{self.aligned_after} of {self.merges} merges meet on one lattice ({before})"]
+        for drift in self.drifts:
+            where = f"{drift.op} in {drift.path or 'the model'}"
+            found.append(f"warning: the filter moves the branches of {where} apart by {drift.shift:g} input samples")
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Plan(Tabular):
+    """Frozen steps, one per call of a sampling operation, in the order of execution.
+
+    Iterating gives the steps; it prints as a table and serialises to JSON. ``cost`` is the price of the whole model on
+    the input that was ``traced``, the shape of the first one.
+    """
+
+    _width: ClassVar[int] = 140
+
+    recipe: Recipe
+    steps: tuple[Step, ...]
+    lattice: Lattice = Lattice()
+    notes: tuple[str, ...] = ()
+    calibration: Mapping[str, Any] | None = None
+    """How the weights were calibrated after the steps; None if they were not."""
+    cost: Cost | None = field(default=None, compare=False)
+    traced: tuple[int, ...] = field(default=(), compare=False)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def converted(self) -> tuple[Step, ...]:
+        """The steps that are converted."""
+        return tuple(step for step in self.steps if step.action == "convert")
+
+    @property
+    def kept(self) -> tuple[Step, ...]:
+        """The steps that are left alone, each with its reason."""
+        return tuple(step for step in self.steps if step.action == "keep")
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """Every edit once, in order."""
+        return tuple(dict.fromkeys(edit for step in self.steps for edit in step.edits))
+
+    @property
+    def summary(self) -> str:
+        """The plan in one line."""
+        filter = self.recipe.filter if isinstance(self.recipe.filter, str) else "the given taps"
+        done = f"; calibrated by {self.calibration['method']}" if self.calibration else ""
+        return (
+            f"{len(self.converted)} of {len(self)} sampling operations converted with {filter}, "
+            f"{len(self.kept)} left alone{done}"
+        )
+
+    def to_json(self) -> str:
+        """The plan as JSON."""
+        steps = [
+            dataclasses.asdict(step)
+            | {"edits": [{"kind": type(edit).__name__} | dataclasses.asdict(edit) for edit in step.edits]}
+            for step in self.steps
+        ]
+        return json.dumps(
+            {
+                "recipe": json.loads(self.recipe.to_json()),
+                "steps": steps,
+                "lattice": dataclasses.asdict(self.lattice),
+                "notes": list(self.notes),
+                "calibration": None if self.calibration is None else dict(self.calibration),
+                "cost": None if self.cost is None else dataclasses.asdict(self.cost),
+                "traced": list(self.traced),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan that `to_json` wrote.
+
+        Raises:
+            AliasfixError: not such a plan.
+        """
+        try:
+            data = json.loads(text)
+            steps = [
+                Step(
+                    **{
+                        **step,
+                        "stride": tuple(step["stride"]),
+                        "edits": tuple(map(_edit, step["edits"])),
+                        "cost": Cost.from_dict(step.get("cost")),
+                    }
+                )
+                for step in data["steps"]
+            ]
+            drifts = tuple(Drift(**drift) for drift in data["lattice"]["drifts"])
+            lattice = Lattice(**{**data["lattice"], "drifts": drifts})
+            recipe = Recipe.from_json(json.dumps(data["recipe"]))
+            calibration = data.get("calibration")
+            calibration = None if calibration is None else dict(calibration)
+            cost, traced = Cost.from_dict(data.get("cost")), tuple(data.get("traced", ()))
+            return cls(recipe, tuple(steps), lattice, tuple(data["notes"]), calibration, cost, traced)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise AliasfixError(f"this is no plan of aliasfix: {type(error).__name__} {error}") from None
+
+    def __rich__(self) -> Table:
+        price = [] if self.cost is None else [f"{self.cost.line} on {'x'.join(map(str, self.traced)) or 'no tensor'}"]
+        caption = "\n".join([self.summary, *price, *self.lattice.lines, *self.notes])
+        table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False)
+        for column in ("path", "operation", "stride", "action", "form"):
+            table.add_column(column, overflow="fold")
+        for column in ("M multiply-adds", "MiB activations"):
+            table.add_column(column, justify="right")
+        table.add_column("blur, or why it is left alone", overflow="fold")
+        for step in self.steps:
+            name = step.path or "(model)"
+            path = name if step.call == 0 else f"{name} (call {step.call})"
+            stride = "x".join(map(str, step.stride))
+            figures = ("", "") if step.cost is None else step.cost.columns
+            table.add_row(path, step.op, stride, step.action, step.form or "", *figures, step.placement or step.reason)
+        return table
+
+
+def _edit(data: dict[str, object]) -> Edit:
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    if isinstance(blur := fields.get("blur"), dict):
+        fields["blur"] = Blur(**{key: tuple(value) for key, value in blur.items()})
+    return _EDITS[str(fields.pop("kind"))](**fields)  # type: ignore[arg-type]

@@ -1,0 +1,203 @@
+"""How an inserted blur is reached at run time.
+
+Each hook finds its blur by name in the module it is called with, so that a deep copy uses its own. Classes
+instead of closures, so that a converted model can be pickled.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from ..errors import AliasfixError
+from ..layers.batches import is_exporting
+from ..planning.plan import BlurCall, DenseCall, ReplaceCall
+from ..planning.rule import Rule, by_op
+
+
+class BlurAfter:
+    """A forward hook that blurs what a module returns."""
+
+    def __init__(self, blur: str) -> None:
+        self.blur = blur
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """The blurred output."""
+        return getattr(module, self.blur)(output)
+
+
+class BlurBefore:
+    """A forward pre-hook that blurs one positional argument of a module."""
+
+    def __init__(self, blur: str, arg: int) -> None:
+        self.blur = blur
+        self.arg = arg
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments with the blurred one in its place."""
+        return (*args[: self.arg], getattr(module, self.blur)(args[self.arg]), *args[self.arg + 1 :])
+
+
+CallEdit = DenseCall | BlurCall | ReplaceCall
+
+
+def rewritten(module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]]) -> "Rewritten":
+    """What stands in the place of a method, some of whose function calls are edited.
+
+    Args:
+        module: the owner of the method.
+        method: its name.
+        edits: each with the name of the blur that it uses, a child of ``module``.
+    """
+    layer = method == "forward" and all(_is_layer(module, edit) for edit, _ in edits)
+    return (RewrittenLayer if layer else Rewritten)(module, method, edits)
+
+
+def _is_layer(module: nn.Module, edit: CallEdit) -> bool:
+    rule = by_op().get(edit.op)
+    return rule is not None and rule.is_layer(module)
+
+
+class Rewritten:
+    """A method of one module, some of whose function calls are edited.
+
+    It stands in the instance's ``__dict__`` and so before the class's method, whoever calls it (``model(x)`` as
+    well as ``model.forward_features(x)``). ``__name__``, ``__code__`` and ``__signature__`` are the method's, because
+    tools such as ``torch.export`` ask ``forward`` for them.
+    """
+
+    def __init__(self, module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]]) -> None:
+        self.module = module
+        self.method = method
+        self.edits = tuple(edits)
+        self.evaluation = _by_call((edit, edit.index, blur) for edit, blur in edits)
+        self.training = _by_call((edit, edit.training, blur) for edit, blur in edits)
+
+    @property
+    def __name__(self) -> str:
+        return self.method
+
+    @property
+    def __code__(self) -> CodeType:
+        code: CodeType = inspect.unwrap(getattr(type(self.module), self.method)).__code__
+        return code
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(getattr(type(self.module), self.method).__get__(self.module))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The method, with its function calls edited on their way."""
+        if torch.compiler.is_dynamo_compiling() and _hides_layers():
+            raise AliasfixError(f"torch {torch.__version__} exports converted models with strict=False only")
+        with _Rewriting(self.module, self.training if self.module.training else self.evaluation):
+            return getattr(type(self.module), self.method)(self.module, *args, **kwargs)
+
+
+class RewrittenLayer(Rewritten):
+    """The same for a layer of torch's own, whose forward is one function call on its attributes: no mode is needed."""
+
+    def __init__(self, module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]]) -> None:
+        super().__init__(module, method, edits)
+        self.op = edits[0][0].op
+        self.rule = by_op()[self.op]
+        self.func = getattr(torch, self.op, None) or getattr(F, self.op)
+
+    def __call__(self, input: Tensor) -> Any:
+        """The call, edited."""
+        func = self.func
+        for edit, blur in self.edits:
+            func = _edited(func, edit, self.rule, getattr(self.module, blur, None))
+        return func(input, **self.rule.attributes(self.op, self.module))
+
+
+def _hides_layers() -> bool:
+    """Whether dynamo records layers of torch's own as they are, so that a mode does not hear their function calls.
+
+    ``torch.export.export(strict=True)`` did so before torch 2.12.
+    """
+    return is_exporting() and not getattr(torch._dynamo.config, "install_free_tensors", False)
+
+
+Calls = dict[str, dict[int, list[tuple[CallEdit, str, Rule | None]]]]
+
+
+def _by_call(edits: Iterable[tuple[CallEdit, int, str]]) -> Calls:
+    """The edits by the function's name and the number of the call."""
+    calls: Calls = {}
+    for edit, index, blur in edits:
+        calls.setdefault(edit.op, {}).setdefault(index, []).append((edit, blur, by_op().get(edit.op)))
+    return calls
+
+
+# What torch runs, by what was called: dynamo shows a mode the latter, where eager code shows it the former.
+_CHOOSING = {f"max_pool{n}d": f"max_pool{n}d_with_indices" for n in (1, 2, 3)}
+_CALLING = dict.fromkeys(("upsample", "upsample_nearest", "upsample_bilinear"), "interpolate")
+
+
+class _Rewriting(TorchFunctionMode):
+    """Counts the calls of each function that is edited.
+
+    Dynamo of the oldest supported torch traces ``__torch_function__``: hence plain dictionaries and integers.
+    """
+
+    def __init__(self, module: nn.Module, calls: Calls) -> None:
+        super().__init__()
+        self.module = module
+        self.calls = calls
+        self.counts = dict.fromkeys(calls, 0)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        op = getattr(func, "__name__", "")
+        if op in _CHOOSING and (kwargs.get("return_indices") or (len(args) > 6 and args[6])):
+            op = _CHOOSING[op]
+        if op in _CALLING:
+            op = _CALLING[op]
+        if op not in self.calls or not (torch.compiler.is_dynamo_compiling() or self._is_called()):
+            return func(*args, **kwargs)
+        index = self.counts[op]
+        self.counts[op] = index + 1
+        for edit, blur, rule in self.calls[op].get(index, ()):
+            func = _edited(func, edit, rule, getattr(self.module, blur, None))
+        return func(*args, **kwargs)
+
+    def _is_called(self) -> bool:
+        """Whether the model calls, and not a graph of dynamo's, which was edited while it was traced.
+
+        Behind a graph break such a graph runs while this mode is in force.
+        """
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_globals.get("__name__", "").startswith("torch."):
+            frame = frame.f_back
+        if frame is None or not frame.f_code.co_filename.startswith("<eval_with_key>"):
+            return True
+        graph = frame.f_locals.get("self")
+        return any(part is graph for part in self.module.modules())
+
+
+def _edited(func: Callable[..., Any], edit: CallEdit, rule: Any, blur: Any) -> Callable[..., Any]:
+    """The function with one edit around it."""
+
+    def edited(*args: Any, **kwargs: Any) -> Any:
+        if isinstance(edit, BlurCall):
+            return blur(func(*args, **kwargs)) if edit.where == "after" else func(*_first(blur, args, kwargs), **kwargs)
+        bound = rule.bind(edit.op, args, kwargs)
+        if isinstance(edit, ReplaceCall):
+            return (rule.replace if edit.instead else rule.blurred)(edit.op, func, bound, blur)
+        return rule.dense(edit.op, func, bound, edit.stride, edit.wrap)
+
+    return edited
+
+
+def _first(blur: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The positional arguments with the first one blurred, wherever it was given."""
+    return (blur(args[0] if args else kwargs.pop("input")), *args[1:])

@@ -1,0 +1,104 @@
+"""The input that a model is traced with."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import AliasfixError
+from .recorder import record
+from .trace import Trace
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+_GUESSED_SIZES = (224, 256, 299, 384, 512, 64, 32)
+
+
+def traces(model: nn.Module, example_input: Any = None) -> tuple[list[Trace], list[str], Inputs]:
+    """Record a model in evaluation and in training mode.
+
+    Args:
+        model: left as it was.
+        example_input: a tensor, a tuple of positional arguments, or a dict of keyword arguments; if None, what the
+            model's own configuration says, else a guess.
+
+    Returns:
+        The traces (training's may be incomplete), notes for the reader, and the input that was used.
+
+    Raises:
+        AliasfixError: the model does not run on the input; says what was tried.
+    """
+    tried = []
+    best: tuple[list[Trace], list[str], Inputs] | None = None
+    for origin, (args, kwargs) in _candidates(model, example_input):
+        evaluation = record(model, args, kwargs)
+        if evaluation.failure is not None:
+            tried.append(f"{origin}: {evaluation.failure}")
+            continue
+        training = record(model, args, kwargs, training=True, backings=[evaluation.backing])
+        notes = []
+        if training.failure is not None:
+            notes.append(f"training mode fails on this input, so what follows there is not seen: {training.failure}")
+        best = best or ([evaluation, training], notes, (args, kwargs))
+        if not notes:  # else a larger guess may serve both modes, as Inception's auxiliary head needs
+            return [evaluation, training], notes, (args, kwargs)
+    if best is not None:
+        return best
+    hint = "" if example_input is not None else "; give example_input= (a tensor, a tuple of arguments or a dict)"
+    raise AliasfixError(f"the model does not run on {tried[0]}{hint}")
+
+
+def inputs(model: nn.Module, example_input: Any = None) -> Inputs:
+    """The input that is tried first, without running the model."""
+    return next(_candidates(model, example_input))[1]
+
+
+def _candidates(model: nn.Module, example_input: Any) -> Iterator[tuple[str, Inputs]]:
+    if example_input is not None:
+        yield f"the example input {_shapes(example_input)}", _arguments(example_input)
+        return
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    configured = configured_size(model)
+    first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
+    if configured is not None:
+        shapes = [("the input size of its own configuration", configured)]
+    else:
+        channels = first.in_channels if first is not None else 3
+        axes = len(first.kernel_size) if first is not None else 2
+        shapes = [("a guessed input", (channels, *(size,) * axes)) for size in _GUESSED_SIZES]
+    for origin, shape in shapes:
+        x = torch.ones((2, *shape), dtype=like.dtype, device=like.device)
+        yield f"{origin} {tuple(x.shape)}", ((x,), {})
+
+
+def configured_size(model: nn.Module) -> tuple[int, ...] | None:
+    """The (channels, height, width) that a timm or Hugging Face model says it takes."""
+    timm = getattr(model, "pretrained_cfg", None)
+    size = timm.get("input_size") if isinstance(timm, dict) else getattr(timm, "input_size", None)
+    if size:
+        return (getattr(model, "in_chans", None) or size[0], *size[1:])
+    config = getattr(model, "config", None)
+    size = getattr(config, "image_size", None)
+    if size:
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        return (getattr(config, "num_channels", 3), *sides)
+    return None
+
+
+def _arguments(example_input: Any) -> Inputs:
+    if isinstance(example_input, dict):
+        return (), example_input
+    if isinstance(example_input, tuple):
+        return example_input, {}
+    return (example_input,), {}
+
+
+def _shapes(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shapes(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_shapes, value)) + "]"
+    text = repr(value)
+    return text if len(text) < 60 and "\n" not in text else f"of type {type(value).__name__}"

@@ -1,0 +1,367 @@
+"""Record one forward pass of a model as a graph of functional operations.
+
+`torch.fx.symbolic_trace` fails on control flow, and sees a module where this sees the operation. Here the model
+runs as it is, on meta tensors, under a ``TorchFunctionMode``: each operation becomes a node of a
+``torch.fx.Graph``, whether a module or somebody's ``forward`` called it. Parameters are replaced by meta twins on
+their way into an operation, never on the model, so nothing of the model changes.
+
+Where a model asks for values (``.item()``, ``nonzero``) the pass is repeated on fake tensors, then on real ones.
+"""
+
+import contextlib
+import copy
+import gc
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+from ..planning.tail import acts_by_position
+from . import shapes
+from .counter import MultiplyAdds
+from .nest import mapped, tensors
+from .trace import Extent, Frame, Trace
+
+BACKINGS = ("meta", "fake", "real")
+
+
+def record(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    training: bool = False,
+    backings: Sequence[str] = BACKINGS,
+) -> Trace:
+    """Run ``model(*args, **kwargs)`` once without computing anything where possible, and record it.
+
+    The model, its buffers, modes and hooks and the random number generators are left as they were, also
+    when the pass fails. The ``backings`` are tried in their order.
+
+    >>> trace = record(nn.Conv2d(3, 8, 3, stride=2), (torch.ones(1, 3, 9, 9),), {})
+    >>> [(node.meta["op"], node.meta["shape"]) for node in trace.graph.nodes if node.op == "call_function"]
+    [('conv2d', (1, 8, 4, 4))]
+    """
+    recorded = []
+    for backing in backings:
+        recorder = _Recorder(model, backing, training)
+        try:
+            given = recorder.lift_inputs(args), recorder.lift_inputs(kwargs)
+            with uncollected(), undisturbed(model, training), recorder.running():
+                recorder.finish(model(*given[0], **given[1]))
+            return recorder.trace
+        except Exception as error:
+            recorder.trace.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            recorded.append(recorder.trace)
+    longest = max(recorded, key=lambda trace: len(trace.graph.nodes))
+    longest.failure = recorded[-1].failure
+    return longest
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put every module into one mode, without gradients; afterwards everything is as it was."""
+    modules = list(model.modules())
+    attributes = [dict(module.__dict__) for module in modules]
+    tables = [(dict(m._parameters), dict(m._buffers), dict(m._modules)) for m in modules]
+    caches = [
+        (value, copy.copy(value)) for each in attributes for value in each.values() if type(value) in (dict, list, set)
+    ]
+    python_state = random.getstate()
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy else None
+    try:
+        for module in modules:
+            module.__dict__["training"] = training
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+            yield
+    finally:
+        random.setstate(python_state)
+        if numpy is not None:
+            numpy.random.set_state(numpy_state)
+        for cache, content in caches:
+            cache.clear()
+            (cache.extend if isinstance(cache, list) else cache.update)(content)
+        for module, before, (parameters, buffers, children) in zip(modules, attributes, tables, strict=True):
+            module.__dict__.clear()
+            module.__dict__.update(before)
+            for name, table in (("_parameters", parameters), ("_buffers", buffers), ("_modules", children)):
+                live = getattr(module, name)
+                live.clear()
+                live.update(table)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would walk everything there is each time that a pass has made enough."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, model: nn.Module, backing: str, training: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.backing = backing
+        self.trace = Trace(fx.Graph(), training, backing)
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True) if backing == "fake" else None
+        self.paths = {id(module): path for path, module in model.named_modules()}
+        self.names = {
+            id(tensor): name
+            for group in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+            for name, tensor in group
+        }
+        self.top: Frame | None = None
+        self.nodes: dict[int, fx.Node] = {}
+        self.alive: list[Any] = []  # ids stay unique as long as their objects live
+        self.twins: dict[int, Tensor] = {}
+        self.calls: Counter[str] = Counter()
+        self.counter = MultiplyAdds()  # type: ignore[no-untyped-call]
+        self.methods: dict[FrameType, tuple[str, str] | None] = {}
+        self.counts: dict[FrameType, dict[str, int]] = {}
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Listen to every module call and every function call."""
+        handles = []
+        with contextlib.ExitStack() as stack:
+            for module in self.model.modules():
+                handles.append(module.register_forward_pre_hook(self._enter, prepend=True))
+                handles.append(module.register_forward_hook(self._leave))
+            stack.callback(self._forget)
+            for handle in handles:
+                stack.callback(handle.remove)
+            if self.fake is not None:
+                stack.enter_context(self.fake)
+            stack.enter_context(self)
+            if self.backing == "meta":
+                stack.enter_context(torch.device("meta"))
+            yield
+
+    def finish(self, result: Any) -> None:
+        """Note what the model returns: who gets it uses it."""
+        returned = [self.nodes[id(t)] for t in tensors(result) if id(t) in self.nodes]
+        node = self.trace.graph.output(tuple(dict.fromkeys(returned)))
+        node.meta.update(op="output", path="", frame=None, extents=(), shape=None, variable=True)
+
+    def _forget(self) -> None:
+        for node in reversed(self.trace.graph.nodes):
+            if node.meta["op"] == "held" and not node.users:
+                self.trace.graph.erase_node(node)
+        self.methods.clear()
+        self.counts.clear()
+        self.alive.clear()
+        self.nodes.clear()
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        path = self.paths.get(id(module), "")
+        self.top = Frame(path, module, self.calls[path], self.top, tuple(self.nodes.get(id(arg)) for arg in args))
+        self.calls[path] += 1
+        self.trace.frames.append(self.top)
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        assert self.top is not None
+        self.top.returned = True
+        self.top.output = self.nodes.get(id(output)) if isinstance(output, Tensor) else None
+        self.top = self.top.parent
+
+    # -- tensors ---------------------------------------------------------------------------------------------
+
+    def lift_inputs(self, values: Any) -> Any:
+        """Replace the input's tensors by placeholders' twins."""
+        return mapped(values, self._placeholder)
+
+    def _placeholder(self, tensor: Tensor) -> Tensor:
+        twin = self._twin(tensor)
+        self._bind(twin, self.trace.graph.placeholder(f"input_{len(self.nodes)}"), variable=True)
+        return twin
+
+    def _twin(self, tensor: Tensor) -> Tensor:
+        if self.fake is not None:
+            return self.fake.from_tensor(tensor.detach())
+        if self.backing == "meta":
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        return tensor.detach().clone()
+
+    def _lift(self, tensor: Tensor) -> Tensor:
+        """The tensor itself where the pass made it, else the twin of a parameter, buffer or constant."""
+        if id(tensor) in self.nodes:
+            return tensor
+        if id(tensor) not in self.twins:
+            name = self.names.get(id(tensor), f"constant_{len(self.twins)}")
+            node = self.trace.graph.create_node("get_attr", name)
+            foreign = tensor.device.type == "meta" if self.backing == "meta" else self._is_fake(tensor)
+            twin = tensor if foreign else self._twin(tensor)
+            self._bind(twin, node, variable=False)
+            if not foreign:
+                self.trace.constants[node] = tensor
+                self.alive.append(tensor)
+                self.twins[id(tensor)] = twin
+            return twin
+        return self.twins[id(tensor)]
+
+    def _is_fake(self, tensor: Tensor) -> bool:
+        return self.fake is not None and type(tensor).__name__ == "FakeTensor"
+
+    def _bind(self, tensor: Tensor, node: fx.Node, variable: bool) -> None:
+        self.nodes[id(tensor)] = node
+        self.alive.append(tensor)
+        node.meta.setdefault("op", node.op)
+        node.meta.setdefault("frame", self.top)
+        node.meta.setdefault("path", "")
+        node.meta.setdefault("extents", ())
+        node.meta["shape"] = tuple(tensor.shape)
+        node.meta["bytes"] = tensor.numel() * tensor.element_size()
+        node.meta["variable"] = variable
+
+    # -- functions -------------------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        args, kwargs = mapped(args, self._lift), mapped(kwargs or {}, self._lift)
+        given = {id(t): (t, t._version) for t in tensors((args, kwargs))}
+        counted = self.counter.total
+        told = shapes.tell(func, args, kwargs) if self.backing == "meta" else None
+        out = self._run(func, args, kwargs) if told is None else told.result
+        results = list(tensors(out))
+        mutated = [t for t, version in given.values() if t._version != version]
+        if not results and not mutated:
+            if func == torch.Tensor.shape.__get__ or getattr(func, "__name__", "") == "size":  # type: ignore[attr-defined]
+                self._note_size(args[0])
+            return out
+        node = self._node(func, args, kwargs)
+        makes = bool(results) and {_storage(t) for t in results}.isdisjoint(_storage(t) for t, _ in given.values())
+        adds = self.counter.total - counted if told is None else told.multiply_adds
+        node.meta.update(multiply_adds=adds, makes=makes, moves=makes or bool(mutated))
+        if isinstance(out, Tensor):
+            return self._result(out, node, given, mutated)
+        self._bind_parts(out, node)
+        for tensor in mutated:
+            self._bind(tensor, node, node.meta["variable"])
+        return out
+
+    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if acts_by_position(getattr(func, "__name__", "")):
+            return func(*args, **kwargs)  # counting would find nothing, in as much time again
+        with self.counter:
+            return func(*args, **kwargs)
+
+    def _node(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+        op = getattr(func, "__name__", str(func))
+        node = self.trace.graph.call_function(func, mapped(args, self._known), mapped(kwargs, self._known))
+        path = self.top.path if self.top is not None else ""
+        node.meta.update(
+            op=op,
+            path=path,
+            frame=self.top,
+            extents=self._extents(op),
+            shape=None,
+            variable=any(parent.meta["variable"] for parent in node.all_input_nodes),
+        )
+        return node
+
+    def _note_size(self, tensor: Tensor) -> None:
+        """Whoever reads a size uses the tensor: a denser map would tell another one."""
+        read = self.nodes[id(tensor)]
+        if read.meta["variable"] and not any(user.meta["op"] == "size" for user in read.users):
+            node = self.trace.graph.call_function(_size, (read,))
+            node.meta.update(op="size", path="", frame=self.top, extents=(), shape=None, variable=True)
+
+    def _known(self, tensor: Tensor) -> Any:
+        return self.nodes[id(tensor)]
+
+    def _result(self, out: Tensor, node: fx.Node, given: dict[int, Any], mutated: list[Tensor]) -> Tensor:
+        variable = node.meta["variable"]
+        if id(out) not in given:
+            self._bind(out, node, variable)
+            return out
+        # The function returned the object it was given. Whoever holds that object and whoever holds the result
+        # are told apart: only the latter would see a layer that is inserted after the function.
+        alias = out.detach()
+        self._bind(alias, node, variable)
+        if mutated:
+            held = self.trace.graph.call_function(_held, (node,))
+            held.meta.update(node.meta, op="held", extents=(), moves=False)
+            self._bind(out, held, variable)
+        return alias
+
+    def _bind_parts(self, out: Any, node: fx.Node) -> None:
+        if isinstance(out, tuple | list):
+            for index, part in enumerate(out):
+                if isinstance(part, Tensor):
+                    item = self.trace.graph.call_function(_part, (node, index))
+                    item.meta.update(node.meta, op="part", extents=(), multiply_adds=0)
+                    self._bind(part, item, node.meta["variable"])
+                else:
+                    self._bind_parts(part, node)
+
+    def _extents(self, op: str) -> tuple[Extent, ...]:
+        """The methods of modules that are running, innermost first; of nested calls by ``super()`` the outermost."""
+        frames = []
+        frame: FrameType | None = sys._getframe(3)
+        while frame is not None:
+            frames.append(frame)
+            frame = frame.f_back
+        found: list[Extent] = []
+        running: set[tuple[str, str]] = set()
+        for frame in reversed(frames):
+            if frame not in self.methods:
+                self.methods[frame] = self._method(frame, running)
+            method = self.methods[frame]
+            if method is not None:
+                running.add(method)
+                counts = self.counts.setdefault(frame, {})
+                index = counts.get(op, 0)
+                found.append(Extent(*method, index))
+                counts[op] = index + 1
+        return tuple(reversed(found))
+
+    def _method(self, frame: FrameType, running: set[tuple[str, str]]) -> tuple[str, str] | None:
+        """The module path and method name of a Python frame, whose invocation is counted."""
+        code = frame.f_code
+        if code.co_argcount == 0 or code.co_varnames[0] != "self":
+            return None
+        owner = frame.f_locals.get("self")
+        path = self.paths.get(id(owner))
+        if path is None or (hasattr(nn.Module, code.co_name) and code.co_name != "forward"):
+            return None
+        if getattr(getattr(type(owner), code.co_name, None), "__name__", None) != code.co_name:
+            return None
+        if (path, code.co_name) in running:
+            return None
+        self.trace.invocations[path, code.co_name] += 1
+        return path, code.co_name
+
+
+def _held(x: Any) -> Any:
+    """An object that was changed in place, as seen by those who held it before."""
+    return x
+
+
+def _size(x: Any) -> Any:
+    """The size of a tensor, read by Python."""
+    return x.shape
+
+
+def _part(x: Any, index: int) -> Any:
+    """One of the results of an operation."""
+    return x[index]
+
+
+def _storage(tensor: Tensor) -> int:
+    """What two tensors share where one is a view of the other."""
+    return int(tensor.untyped_storage()._cdata)

@@ -1,0 +1,164 @@
+"""What the commonest functions return on the meta device, told from their shapes.
+
+PyTorch runs many of them there as chains of decompositions in Python, which is most of what tracing a model takes. What
+is unusual, or would fail, goes PyTorch's way.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..planning.rule import per_axis
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a function returns on the meta device, and the multiply-adds it makes elsewhere."""
+
+    result: Tensor | tuple[Tensor, ...]
+    multiply_adds: int = 0
+
+
+def tell(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Told | None:
+    """What ``func(*args, **kwargs)`` of meta tensors gives, None where PyTorch has to be asked.
+
+    >>> tell(F.linear, (torch.ones(2, 3, device="meta"), torch.ones(5, 3, device="meta")), {})
+    Told(result=tensor(..., device='meta', size=(2, 5)), multiply_adds=30)
+    """
+    if func not in _TOLD:
+        return None
+    try:
+        return _TOLD[func](*args, **kwargs)
+    except TypeError:  # arguments that PyTorch refuses, or others than are known here
+        return None
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Told | None:
+    given = [each for each in (running_mean, running_var, weight, bias) if each is not None]
+    fits = input.dim() > 1 and input.is_floating_point() and all(each.shape == input.shape[1:2] for each in given)
+    # of one value a channel there is no variance
+    known = input.numel() > input.shape[1] if training else running_mean is not None and running_var is not None
+    both = (running_mean is None) == (running_var is None)
+    return Told(torch.empty_like(input)) if fits and both and known else None
+
+
+def _layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Told | None:
+    shape = tuple(normalized_shape)
+    given = [each for each in (weight, bias) if each is not None]
+    fits = shape and input.shape[max(0, input.dim() - len(shape)) :] == shape and _alike(input, *given)
+    fits = fits and input.is_floating_point() and all(each.shape == shape for each in given)
+    return Told(input.new_empty(input.shape)) if fits else None
+
+
+def _gelu(input: Tensor, approximate: str = "none") -> Told | None:
+    known = input.is_floating_point() and approximate in ("none", "tanh")
+    return Told(torch.empty_like(input)) if known else None
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Told | None:
+    fits = input.dim() and weight.dim() == 2 and input.shape[-1] == weight.shape[1] and _alike(input, weight, bias)
+    if not fits or (bias is not None and bias.shape != weight.shape[:1]):
+        return None
+    result = input.new_empty(*input.shape[:-1], weight.shape[0])
+    return Told(result, result.numel() * weight.shape[1])
+
+
+def _convolution(
+    axes: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Told | None:
+    plain = input.dim() == weight.dim() == axes + 2 and input.is_contiguous() and input.is_floating_point()
+    geometry = (stride, padding, dilation)
+    if not (plain and _alike(input, weight, bias) and input.numel() and all(_counts(each, axes) for each in geometry)):
+        return None
+    steps, pads, dilations = (per_axis(each, axes) for each in geometry)
+    spans = zip(input.shape[2:], weight.shape[2:], steps, pads, dilations, strict=True)
+    lengths = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in spans]
+    filters, fits = weight.shape[0], input.shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0
+    if not fits or min(lengths) < 1 or (bias is not None and bias.shape != (filters,)):
+        return None
+    result = input.new_empty(len(input), filters, *lengths)
+    return Told(result, result.numel() * math.prod(weight.shape[1:]))
+
+
+def _counts(value: Any, axes: int) -> bool:
+    """Whether a stride, padding or dilation is one whole number, or one for each axis."""
+    if isinstance(value, tuple | list):
+        return len(value) in (1, axes) and all(type(each) is int for each in value)
+    return type(value) is int
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Told | None:
+    fits = query.dim() == 4 and key.shape[:-2] == value.shape[:-2] == query.shape[:-2] and attn_mask is None
+    fits = fits and query.shape[-1] == key.shape[-1] and key.shape[-2] == value.shape[-2] and _alike(query, key, value)
+    if not fits or not query.is_floating_point():
+        return None
+    result = query.new_empty(*query.shape[:-1], value.shape[-1])
+    return Told(result, math.prod(query.shape[:-1]) * key.shape[-2] * (key.shape[-1] + value.shape[-1]))
+
+
+def _lstm(input: Tensor, hx: Any, params: Any, *options: Any) -> Told | None:
+    plain = isinstance(hx, tuple | list) and len(hx) == 2 and input.dim() == 3 and len(options) == 6  # not packed
+    if not plain or not input.numel() or not _alike(input, *hx, *params):
+        return None
+    biased, layers, _, _, both, batch_first = options
+    directions = 2 if both else 1
+    batch = input.shape[0] if batch_first else input.shape[1]
+    sizes = {layers * directions * (2 + 2 * biased + projects) for projects in (0, 1)}
+    if len(params) not in sizes or params[0].shape[1] != input.shape[2]:
+        return None
+    if any(h.shape[:2] != (layers * directions, batch) for h in hx):
+        return None
+    steps = math.prod(input.shape[:2])
+    result = input.new_empty(steps // batch, batch, directions * hx[0].shape[2])
+    adds = steps * sum(weight.numel() for weight in params if weight.dim() == 2)
+    return Told((result.transpose(0, 1) if batch_first else result, *(torch.empty_like(h) for h in hx)), adds)
+
+
+def _alike(input: Tensor, *others: Tensor | None) -> bool:
+    return all(other is None or (other.dtype, other.device) == (input.dtype, input.device) for other in others)
+
+
+_TOLD: dict[Callable[..., Any], Callable[..., Told | None]] = {
+    F.batch_norm: _batch_norm,
+    F.layer_norm: _layer_norm,
+    F.gelu: _gelu,
+    F.linear: _linear,
+    F.conv1d: partial(_convolution, 1),
+    F.conv2d: partial(_convolution, 2),
+    F.conv3d: partial(_convolution, 3),
+    F.scaled_dot_product_attention: _attention,
+    torch.lstm: _lstm,
+}
