@@ -24,14 +24,7 @@ def runs_now(x: Tensor) -> bool:
 
 def is_compiled(x: Tensor) -> bool:
     """Whether a compiler makes loops for a CPU of what is done to ``x``."""
-    return torch.compiler.is_compiling() and not is_exporting() and x.device.type == "cpu"
-
-
-def is_exporting() -> bool:
-    """Whether ``torch.export`` records what is computed."""
-    if hasattr(torch.compiler, "is_exporting"):
-        return torch.compiler.is_exporting()
-    return torch.compiler._is_compiling_flag  # torch 2.6, where only torch.export sets it
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting() and x.device.type == "cpu"
 
 
 def written(x: Tensor) -> Tensor:

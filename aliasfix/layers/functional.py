@@ -8,10 +8,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .convolution import TRANSPOSED, Blur, own_type
+from .listeners import listeners, unheard
 from .padding import length, pad
 
 
@@ -50,13 +52,28 @@ def blur_pool(
     if has_torch_function_unary(x):
         options: dict[str, Any] = {"padding": padding, "start": start, "size": size, "taps": taps}
         return handle_torch_function(blur_pool, (x,), x, kernel, stride, **options)
+    if torch.compiler.is_dynamo_compiling():  # which shows a mode the parts of this function, and not the whole
+        out: Tensor = unheard(listeners(), _blur_pool, x, kernel, stride, padding, start, size, taps)
+        return out
+    return _blur_pool(x, kernel, stride, padding, start, size, taps)
+
+
+def _blur_pool(
+    x: Tensor,
+    kernel: Tensor,
+    stride: Sequence[int],
+    padding: str,
+    start: Sequence[int] | None,
+    size: Sequence[int] | None,
+    taps: Sequence[Sequence[float]] | None,
+) -> Tensor:
     axes = kernel.dim()
     if not (x.is_floating_point() or x.is_complex()):
-        return blur_pool(x.float(), kernel, stride, padding, start, size, taps).round().to(x.dtype)
+        return _blur_pool(x.float(), kernel, stride, padding, start, size, taps).round().to(x.dtype)
     lead = x.shape[: -axes - 1]
     if len(lead) != 1:
         batch = x.flatten(0, len(lead) - 1) if lead else x[None]
-        out = blur_pool(batch, kernel, stride, padding, start, size, taps)
+        out = _blur_pool(batch, kernel, stride, padding, start, size, taps)
         return out.reshape(*lead, *out.shape[1:])
     return blur_of(x.shape, kernel, stride, padding, start, size, taps)(x)
 
@@ -98,6 +115,13 @@ def blur_upsample(x: Tensor, kernel: Tensor, rate: Sequence[int], padding: str =
     """
     if has_torch_function_unary(x):
         return handle_torch_function(blur_upsample, (x,), x, kernel, rate, padding=padding)
+    if torch.compiler.is_dynamo_compiling():
+        out: Tensor = unheard(listeners(), _blur_upsample, x, kernel, rate, padding)
+        return out
+    return _blur_upsample(x, kernel, rate, padding)
+
+
+def _blur_upsample(x: Tensor, kernel: Tensor, rate: Sequence[int], padding: str) -> Tensor:
     axes = kernel.dim()
     borders, crop = [], []
     for axis in range(axes):

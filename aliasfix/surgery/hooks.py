@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from ..errors import AliasfixError
-from ..layers.batches import is_exporting
+from ..layers.listeners import Listener, listeners, unheard
 from ..planning.plan import BlurCall, DenseCall, ReplaceCall
 from ..planning.rule import Rule, by_op
 
@@ -78,6 +77,8 @@ class Rewritten:
         self.edits = tuple(edits)
         self.evaluation = _by_call((edit, edit.index, blur) for edit, blur in edits)
         self.training = _by_call((edit, edit.training, blur) for edit, blur in edits)
+        self.hidden = sorted(_HIDDEN.intersection(self.evaluation))
+        self.doubtful = bool(self.hidden) or "interpolate" in self.evaluation
 
     @property
     def __name__(self) -> str:
@@ -94,10 +95,22 @@ class Rewritten:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The method, with its function calls edited on their way."""
-        if torch.compiler.is_dynamo_compiling() and _hides_layers():
-            raise AliasfixError(f"torch {torch.__version__} exports converted models with strict=False only")
-        with _Rewriting(self.module, self.training if self.module.training else self.evaluation):
-            return getattr(type(self.module), self.method)(self.module, *args, **kwargs)
+        method = getattr(type(self.module), self.method)
+        traced = torch.compiler.is_dynamo_compiling()
+        if traced and torch.compiler.is_exporting():  # which names some functions otherwise and hides layers of torch's
+            raise AliasfixError("torch.export shows function calls of a converted model with strict=False only")
+        if traced and self.hidden:
+            raise AliasfixError(
+                f"torch.compile does not show calls of {self.hidden[0]}: compile without fullgraph=True"
+            )
+        if not traced and self.doubtful:
+            method = torch.compiler.disable(method)  # type: ignore[no-untyped-call]
+        mode = _Rewriting(self.module, self.training if self.module.training else self.evaluation)
+        with mode:
+            out = method(self.module, *args, **kwargs)
+        if traced and mode.misses("interpolate"):
+            raise AliasfixError("torch.compile does not show calls of upsample: call interpolate in its place")
+        return out
 
 
 class RewrittenLayer(Rewritten):
@@ -114,15 +127,10 @@ class RewrittenLayer(Rewritten):
         func = self.func
         for edit, blur in self.edits:
             func = _edited(func, edit, self.rule, getattr(self.module, blur, None))
-        return func(input, **self.rule.attributes(self.op, self.module))
-
-
-def _hides_layers() -> bool:
-    """Whether dynamo records layers of torch's own as they are, so that a mode does not hear their function calls.
-
-    ``torch.export.export(strict=True)`` did so before torch 2.12.
-    """
-    return is_exporting() and not getattr(torch._dynamo.config, "install_free_tensors", False)
+        around = [mode for mode in listeners() if isinstance(mode, _Rewriting)]
+        for mode in reversed(around):
+            func = mode.next_call(self.op, func)
+        return unheard(around, func, input, **self.rule.attributes(self.op, self.module))
 
 
 Calls = dict[str, dict[int, list[tuple[CallEdit, str, Rule | None]]]]
@@ -138,13 +146,15 @@ def _by_call(edits: Iterable[tuple[CallEdit, int, str]]) -> Calls:
 
 # What torch runs, by what was called: dynamo shows a mode the latter, where eager code shows it the former.
 _CHOOSING = {f"max_pool{n}d": f"max_pool{n}d_with_indices" for n in (1, 2, 3)}
-_CALLING = dict.fromkeys(("upsample", "upsample_nearest", "upsample_bilinear"), "interpolate")
+# What dynamo does not show a mode at all; of interpolate those calls that come from torch.nn.functional.upsample.
+_HIDDEN = {"hardswish", "pad", "pow"}
 
 
-class _Rewriting(TorchFunctionMode):
+class _Rewriting(Listener):
     """Counts the calls of each function that is edited.
 
-    Dynamo of the oldest supported torch traces ``__torch_function__``: hence plain dictionaries and integers.
+    A call that is edited counts once for the methods around this one, and not what is computed in its place. Dynamo of
+    the oldest supported torch traces ``__torch_function__``: hence plain dictionaries and integers.
     """
 
     def __init__(self, module: nn.Module, calls: Calls) -> None:
@@ -157,18 +167,34 @@ class _Rewriting(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.deaf:
+            return func(*args, **kwargs)
         op = getattr(func, "__name__", "")
         if op in _CHOOSING and (kwargs.get("return_indices") or (len(args) > 6 and args[6])):
             op = _CHOOSING[op]
-        if op in _CALLING:
-            op = _CALLING[op]
         if op not in self.calls or not (torch.compiler.is_dynamo_compiling() or self._is_called()):
             return func(*args, **kwargs)
-        index = self.counts[op]
+        around = [mode for mode in listeners() if isinstance(mode, _Rewriting) and not mode.deaf]
+        edited = self.next_call(op, func)
+        if edited is func:
+            return func(*args, **kwargs)
+        for mode in reversed(around):
+            edited = mode.next_call(op, edited)
+        return unheard(around, edited, *args, **kwargs)
+
+    def next_call(self, op: str, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The next call of ``op``: ``func`` with the edits of that call around it."""
+        index = self.counts.get(op)
+        if index is None:
+            return func
         self.counts[op] = index + 1
         for edit, blur, rule in self.calls[op].get(index, ()):
             func = _edited(func, edit, rule, getattr(self.module, blur, None))
-        return func(*args, **kwargs)
+        return func
+
+    def misses(self, op: str) -> bool:
+        """Whether fewer calls were counted than there are edits for."""
+        return op in self.calls and self.counts[op] <= max(self.calls[op])
 
     def _is_called(self) -> bool:
         """Whether the model calls, and not a graph of dynamo's, which was edited while it was traced.
@@ -176,7 +202,7 @@ class _Rewriting(TorchFunctionMode):
         Behind a graph break such a graph runs while this mode is in force.
         """
         frame: FrameType | None = sys._getframe(2)
-        while frame is not None and frame.f_globals.get("__name__", "").startswith("torch."):
+        while frame is not None and frame.f_globals.get("__name__", "").startswith(("torch.", __name__)):
             frame = frame.f_back
         if frame is None or not frame.f_code.co_filename.startswith("<eval_with_key>"):
             return True
