@@ -5,11 +5,11 @@
     python benchmarks/same.py compare OLD NEW [--renamed old=new ...] [--common]
 
 ``dump`` builds each model with random weights, and stores what ``aliasfix.inspect`` says with its default options, or
-the error. timm's models are built on the meta device where that gives the same plan. The detectors of torchvision, which
-take longest, come last; how often they call what they call for each object depends on their weights, which are drawn
-under a fixed seed. ``outputs`` runs the models of ``same_models.py`` with fixed weights and inputs. ``compare`` takes two
-files of one kind, lists every difference, and exits with 1 if there is one. Both must be made with the same versions of
-torch and of the zoos, on machines of one kind. Only the public interface of aliasfix is used.
+the error. timm's models are built on the meta device where that gives the same plan. The detectors of torchvision,
+which take longest, come last; how often they call what they call for each object depends on their weights, which are
+drawn under a fixed seed. ``outputs`` runs the models of ``same_models.py`` with fixed weights and inputs. ``compare``
+takes two files of one kind, lists every difference, and exits with 1 if there is one. Both must be made with the same
+versions of torch and of the zoos, on machines of one kind. Only the public interface of aliasfix is used.
 """
 
 import argparse
