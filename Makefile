@@ -1,4 +1,4 @@
-.PHONY: install test test-slow lint docs demo bench zoo
+.PHONY: install test test-slow test-torch lint docs demo bench zoo
 
 install:
 	pip install --editable ".[dev]"
@@ -8,6 +8,9 @@ test:
 
 test-slow:
 	python -m pytest -n 2 -m slow
+
+test-torch:
+	python benchmarks/torch_versions.py $(VERSION)
 
 lint:
 	ruff check .

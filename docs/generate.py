@@ -188,10 +188,29 @@ def house():
     return "\n".join(["| file | what it is |", "|---|---|", *rows])
 
 
+def torch_versions():
+    """The table of ``benchmarks/torch_versions.py``: what passed of each area's tests, and what failed."""
+    rows = load("torch-versions")
+    areas = list(rows[0]["areas"])
+    versions = ["torch", "torchvision", "timm", "python"]
+    table = [f"| {' | '.join(versions + areas)} |", "|---" * len(versions) + "|---:" * len(areas) + "|"]
+    for row in rows:
+        cells = [tested(row["areas"].get(area, {})) for area in areas]
+        table.append(f"| {' | '.join([row[name].split('+')[0] for name in versions] + cells)} |")
+    return "\n".join(table)
+
+
+def tested(counts):
+    """How many tests passed, and how many failed where some did."""
+    passed, failed = counts.get("passed", 0), counts.get("failed", 0)
+    return "not run" if not passed + failed else f"{passed:,} pass" + (f", {failed} fail" if failed else "")
+
+
 SECTIONS = {
     "README.md": {"rules": rule_table, "photographs": photographs, "conversion": conversion},
     "docs/performance.md": {"models": models, "memory": memory, "layers": layers},
     "CONTRIBUTING.md": {"house": house, "example": example},
+    "docs/tools.md": {"torch-versions": torch_versions},
     "docs/recovery.md": {"recovery": recovery, "methods": methods},
 }
 
