@@ -16,6 +16,7 @@ from .files.record import digest_of_weights
 from .layers.blur import BlurPool
 from .planning.plan import Plan
 from .planning.planner import make_plan
+from .planning.rule import parameters
 from .recipe import Recipe
 from .tracing.example import traces
 
@@ -199,7 +200,7 @@ def _paths(model: nn.Module, selection: Selection) -> Sequence[str] | None:
 
 
 def _plan(model: nn.Module, recipe: Recipe, example_input: Any) -> Plan:
-    recorded, notes, _ = traces(model, example_input)
+    recorded, notes, _ = traces(model, example_input, parameters())
     return make_plan(model, recipe, recorded, notes)
 
 

@@ -35,6 +35,7 @@ from aliasfix import surgery
 from aliasfix.checks.account import unaccounted
 from aliasfix.checks.laws import redraw
 from aliasfix.planning.planner import make_plan
+from aliasfix.planning.rule import parameters
 from aliasfix.tracing.example import traces
 from aliasfix.tracing.nest import mapped, tensors
 from aliasfix.tracing.recorder import undisturbed
@@ -75,7 +76,7 @@ def _check(entry: Entry, device: str, large: float, line: dict[str, Any]) -> Non
     line["meta"] = on_meta
     example = entry.example(model) if entry.example else None
     start = time.process_time()
-    recorded, _, (args, kwargs) = traces(model, _to(example, model))
+    recorded, _, (args, kwargs) = traces(model, _to(example, model), parameters())
     line["seconds_trace"] = round(time.process_time() - start, 3)
     line["input"] = [list(t.shape) for t in tensors((args, kwargs))]
     start = time.process_time()

@@ -9,11 +9,10 @@ no sampling at all.
 Shapes: unchanged. Weights: none.
 """
 
-from typing import Any
-
-from torch import fx, nn
+from torch import nn
 
 from aliasfix.planning.rule import Case, Rule, Site, spatial_axes
+from aliasfix.tracing.operation import Operation, of
 from aliasfix.tracing.trace import Trace
 
 
@@ -27,11 +26,11 @@ class AdaptivePool(Rule):
         for suffix in (("", "_with_indices") if kind == "max" else ("",))
     }
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """A pool to a smaller map of more than one sample."""
-        axes = spatial_axes(op)
-        old = bound["input"].meta["shape"][-axes:]
-        wanted = bound["output_size"]
+        axes = spatial_axes(call.name)
+        old = of(call.arguments["input"]).sizes[-axes:]
+        wanted = call.arguments["output_size"]
         wanted = (wanted,) * axes if isinstance(wanted, int) else wanted
         new = [o if n is None else int(n) for o, n in zip(old, wanted, strict=True)]
         stride = tuple(max(1, -(-o // n)) for o, n in zip(old, new, strict=True))

@@ -20,7 +20,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aliasfix.layers.averages import Fused, fuses, taps
@@ -29,6 +29,7 @@ from aliasfix.layers.blur import BlurPool
 from aliasfix.layers.functional import blur_pool
 from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.recipe import Recipe
+from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
 from .max_pool import overhang
@@ -43,14 +44,14 @@ class AveragePool(Pool):
     modules = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
     together = "fused"
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """A pool of stride above 1 that gives more than one sample."""
-        axes = spatial_axes(op)
-        kernel = per_axis(bound["kernel_size"], axes)
-        stride = per_axis(bound.get("stride") or kernel, axes)
+        axes = spatial_axes(call.name)
+        kernel = per_axis(call.arguments["kernel_size"], axes)
+        stride = per_axis(call.arguments.get("stride") or kernel, axes)
         if max(stride) == 1:
             return None
-        out = (node.meta["shape"] or ())[-axes:]
+        out = (call.shape or ())[-axes:]
         reason = None
         if out and max(out) == 1:
             reason = "It averages the whole map to one sample: there is nothing left to subsample."

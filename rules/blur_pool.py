@@ -5,25 +5,24 @@
 It is what the other rules rewrite to; converting it again would blur twice.
 """
 
-from typing import Any
-
-from torch import fx, nn
+from torch import nn
 
 from aliasfix.layers.blur import BlurPool as BlurPoolLayer
 from aliasfix.planning.rule import Case, Rule, Site
+from aliasfix.tracing.operation import Operation, of
 from aliasfix.tracing.trace import Trace
 
 
 class BlurPool(Rule):
     """``aliasfix.functional.blur_pool``."""
 
-    signatures = {"blur_pool": ("x", "kernel", "stride", "padding", "start", "size")}
+    signatures = {"blur_pool": ("x", "kernel", "stride", "padding", "start", "size", "taps")}
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """A blur that subsamples, always left alone."""
-        stride = tuple(bound["stride"])
+        stride = tuple(call.arguments["stride"])
         if max(stride) == 1:
             return None
-        return Site(stride, tuple(bound["kernel"].meta["shape"]), "It is a blur that aliasfix put there.")
+        return Site(stride, tuple(of(call.arguments["kernel"]).sizes), "It is a blur that aliasfix put there.")
 
     cases = (Case("layer", lambda: nn.Sequential(BlurPoolLayer("tri3", (2, 2))), kept="aliasfix"),)

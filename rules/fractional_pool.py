@@ -9,11 +9,10 @@ Shapes: unchanged. Weights: none.
 Source: Graham, "Fractional Max-Pooling", 2014.
 """
 
-from typing import Any
-
-from torch import fx, nn
+from torch import nn
 
 from aliasfix.planning.rule import Case, Rule, Site, per_axis, spatial_axes
+from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
 
@@ -26,10 +25,10 @@ class FractionalPool(Rule):
         for suffix in ("", "_with_indices")
     }
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """Any call."""
-        axes = spatial_axes(op)
-        kernel = per_axis(bound["kernel_size"], axes)
+        axes = spatial_axes(call.name)
+        kernel = per_axis(call.arguments["kernel_size"], axes)
         return Site(kernel, kernel, "It draws its windows at random, so that there is no lattice to keep.")
 
     cases = (Case("module", lambda: nn.FractionalMaxPool2d(2, output_ratio=0.5), kept="random"),)

@@ -17,12 +17,13 @@ Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
 
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 from torch.nn import functional as F
 
 from aliasfix.layers.blur import BlurPool, BlurUpsample
 from aliasfix.planning.rule import Arguments, Case, Function, Rule, Site
 from aliasfix.recipe import Recipe
+from aliasfix.tracing.operation import Operation, of
 from aliasfix.tracing.trace import Trace
 
 
@@ -32,17 +33,17 @@ class Interpolate(Rule):
     signatures = {"interpolate": ("input", "size", "scale_factor", "mode", "align_corners")}
     replacement = BlurUpsample
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """A change of size; by an integer and to the nearest sample it may be converted."""
-        axes = len(node.meta["shape"]) - 2
-        old, new = bound["input"].meta["shape"][-axes:], node.meta["shape"][-axes:]
+        axes = len(call.sizes) - 2
+        old, new = of(call.arguments["input"]).sizes[-axes:], call.sizes[-axes:]
         if old == new:
             return None
         up = all(n >= o for o, n in zip(old, new, strict=True))
         ratio = tuple(-(-max(o, n) // min(o, n)) for o, n in zip(old, new, strict=True))
         whole = up and all(n % o == 0 for o, n in zip(old, new, strict=True))
         whole = whole or all(o % n == 0 for o, n in zip(old, new, strict=True))
-        mode = bound.get("mode", "nearest")
+        mode = call.arguments.get("mode", "nearest")
         reason = None
         if not mode.startswith("nearest"):
             reason = f"Interpolation of mode {mode} is a low-pass of its own."
@@ -55,7 +56,7 @@ class Interpolate(Rule):
         scale, size = bound.get("scale_factor"), bound.get("size")
         last: Any = scale if scale is not None else size
         last = last[-1] if isinstance(last, tuple | list) else last
-        least = 1 if scale is not None else bound["input"].meta["shape"][-1]
+        least = 1 if scale is not None else of(bound["input"]).sizes[-1]
         return recipe.average == "replace" and bool(last > least)
 
     def replace(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
@@ -64,7 +65,7 @@ class Interpolate(Rule):
 
     def replacement_shift(self, bound: dict[str, Any], taps: tuple[int, ...]) -> tuple[float, ...]:
         """Half a sample of the output where taps and rate do not add up to an even number."""
-        old, size, scale = bound["input"].meta["shape"][-len(taps) :], bound.get("size"), bound.get("scale_factor")
+        old, size, scale = of(bound["input"]).sizes[-len(taps) :], bound.get("size"), bound.get("scale_factor")
         given: Any = scale if scale is not None else size
         each = tuple(given) if isinstance(given, tuple | list) else (given,) * len(taps)
         rates = each if scale is not None else tuple(n / o for n, o in zip(each, old, strict=True))

@@ -17,10 +17,11 @@ import math
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn import functional as F
 
 from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes
+from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
 from .average_pool import AveragePool
@@ -33,11 +34,11 @@ class LPPool(Pool):
 
     signatures = {f"lp_pool{n}d": ("input", "norm_type", "kernel_size", "stride", "ceil_mode") for n in (1, 2, 3)}
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """A pool of stride above 1."""
-        axes = spatial_axes(op)
-        kernel = per_axis(bound["kernel_size"], axes)
-        stride = per_axis(bound.get("stride") or kernel, axes)
+        axes = spatial_axes(call.name)
+        kernel = per_axis(call.arguments["kernel_size"], axes)
+        stride = per_axis(call.arguments.get("stride") or kernel, axes)
         return None if max(stride) == 1 else Site(stride, kernel)
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:

@@ -18,13 +18,14 @@ MaxBlurPool).
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aliasfix.layers.batches import in_parts, layout, needs_gradient, runs_now, written
 from aliasfix.layers.blur import BlurPool
 from aliasfix.layers.dense_max import dense_max
 from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
 _PARAMETERS = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
@@ -39,14 +40,14 @@ class MaxPool(Pool):
     modules = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
     together = "dense"
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """A pool of stride above 1; one that returns indices is left alone."""
-        axes = spatial_axes(op)
-        kernel = per_axis(bound["kernel_size"], axes)
-        stride = per_axis(bound.get("stride") or kernel, axes)
+        axes = spatial_axes(call.name)
+        kernel = per_axis(call.arguments["kernel_size"], axes)
+        stride = per_axis(call.arguments.get("stride") or kernel, axes)
         if max(stride) == 1:
             return None
-        dilation = per_axis(bound.get("dilation", 1), axes)
+        dilation = per_axis(call.arguments.get("dilation", 1), axes)
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         return Site(stride, reach)
 

@@ -16,9 +16,10 @@ unpooling of Zeiler & Fergus, ECCV 2014.
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from aliasfix.planning.rule import Case, Rule, Site, per_axis, spatial_axes
+from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
 
@@ -29,10 +30,10 @@ class MaxUnpool(Rule):
         f"max_unpool{n}d": ("input", "indices", "kernel_size", "stride", "padding", "output_size") for n in (1, 2, 3)
     }
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """An unpooling of stride above 1."""
-        axes = spatial_axes(op)
-        stride = per_axis(bound.get("stride") or bound["kernel_size"], axes)
+        axes = spatial_axes(call.name)
+        stride = per_axis(call.arguments.get("stride") or call.arguments["kernel_size"], axes)
         return None if max(stride) == 1 else Site(stride, enlarges=True)
 
     cases = (Case("paired_with_max_pool", lambda: _Autoencoder()),)

@@ -13,11 +13,10 @@ Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
 sub-pixel convolution of Shi et al., CVPR 2016.
 """
 
-from typing import Any
-
-from torch import fx, nn
+from torch import nn
 
 from aliasfix.planning.rule import Case, Rule, Site
+from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
 
@@ -26,9 +25,9 @@ class PixelShuffle(Rule):
 
     signatures = {"pixel_shuffle": ("input", "upscale_factor")}
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """Any shuffle by more than 1."""
-        factor = bound["upscale_factor"]
+        factor = call.arguments["upscale_factor"]
         return None if factor == 1 else Site((factor, factor), enlarges=True)
 
     cases = (

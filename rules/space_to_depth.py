@@ -15,12 +15,11 @@ Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
 Transformer", ICCV 2021, section 3.1, for the patch merging.
 """
 
-from typing import Any
-
 import torch
 from torch import fx, nn
 
 from aliasfix.planning.rule import Case, Rule, Site
+from aliasfix.tracing.operation import Operation, of
 from aliasfix.tracing.trace import Trace
 
 _RESHAPES = {"reshape", "view", "flatten", "unflatten"}
@@ -32,20 +31,20 @@ class SpaceToDepth(Rule):
     signatures = {"pixel_unshuffle": ("input", "downscale_factor"), "reshape": ("input",), "view": ("input",)}
     stem = True
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """A gather of s x s samples into the channels."""
-        if not node.meta["variable"] or node.meta["shape"] is None:
+        if not call.variable or call.shape is None:
             return None
-        if op == "pixel_unshuffle":
-            factor = bound["downscale_factor"]
+        if call.name == "pixel_unshuffle":
+            factor = call.arguments["downscale_factor"]
             found = (factor, (-2, -1)) if factor > 1 else None
         else:
-            found = _gathered(node)
+            found = _gathered(call.node)
         if found is None:
             return None
         stride, axes = (found[0],) * 2, found[1]
         reason = None
-        if bound["input"].meta["op"] == "blur_pool":
+        if of(call.arguments["input"]).name == "blur_pool":
             reason = "Its input is blurred by aliasfix already."
         return Site(stride, stride, reason, before=True, axes=() if axes == (-2, -1) else axes)
 
@@ -64,18 +63,18 @@ def _gathered(node: fx.Node) -> tuple[int, tuple[int, int]] | None:
     Two neighbouring axes n are split into (n/s, s), and after a permutation both s end in the axis of the channels;
     in a window partition, which begins alike, they do not.
     """
-    source = node.all_input_nodes[0].meta["shape"] if node.all_input_nodes else None
-    shape = node.meta["shape"]
+    source = of(node.all_input_nodes[0]).shape if node.all_input_nodes else None
+    shape = of(node).sizes
     if source is None or len(source) != 4 or len(shape) != 6:
         return None
     chain = node
     while len(chain.users) == 1:
         chain = next(iter(chain.users))
-        if chain.meta["op"] in _RESHAPES:
+        if of(chain).name in _RESHAPES:
             break
-        if chain.meta["op"] not in ("permute", "transpose", "contiguous"):
+        if of(chain).name not in ("permute", "transpose", "contiguous"):
             return None
-    end = chain.meta["shape"]
+    end = of(chain).shape
     for first, channels in ((1, 3), (2, 1)):
         split = (*source[:first], *shape[first : first + 4], *source[first + 2 :])
         rate = shape[first + 1]

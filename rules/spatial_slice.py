@@ -18,9 +18,10 @@ Transformer", ICCV 2021, section 3.1, for the patch merging.
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from aliasfix.planning.rule import Case, Rule, Site
+from aliasfix.tracing.operation import Operation, of
 from aliasfix.tracing.trace import Trace
 
 
@@ -29,17 +30,17 @@ class SpatialSlice(Rule):
 
     signatures = {"__getitem__": ("input", "index")}
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """A slice of something that depends on the input, with steps along two axes."""
-        shape = bound["input"].meta["shape"]
-        if not node.meta["variable"] or shape is None or not isinstance(bound["index"], tuple):
+        shape = of(call.arguments["input"]).shape
+        if not call.variable or shape is None or not isinstance(call.arguments["index"], tuple):
             return None
-        steps = _steps(bound["index"], len(shape))
+        steps = _steps(call.arguments["index"], len(shape))
         if len(steps) < 2 or any(step < 2 for step in steps.values()):
             return None
         axes = tuple(sorted(axis - len(shape) for axis in steps))
         stride = tuple(steps[axis + len(shape)] for axis in axes)
-        if bound["input"].meta["op"] == "blur_pool":
+        if of(call.arguments["input"]).name == "blur_pool":
             return Site(stride, reason="Its input is blurred by aliasfix already.", axes=axes)
         return Site(stride, stride, before=True, axes=axes)
 

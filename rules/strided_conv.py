@@ -19,10 +19,11 @@ ConvBlurPool); AlexNet's stem there in the supplementary material.
 
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from aliasfix.planning.low_pass import is_low_pass
 from aliasfix.planning.rule import Arguments, Case, Function, Rule, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.tracing.operation import Operation, of
 from aliasfix.tracing.trace import Trace
 
 _PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -36,19 +37,19 @@ class StridedConv(Rule):
     sinks = True
     stem = True
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """A convolution of stride above 1."""
-        axes = spatial_axes(op)
-        stride = per_axis(bound.get("stride", 1), axes)
+        axes = spatial_axes(call.name)
+        stride = per_axis(call.arguments.get("stride", 1), axes)
         if max(stride) == 1:
             return None
-        dilation = per_axis(bound.get("dilation", 1), axes)
-        size = bound["weight"].meta["shape"][-axes:]
+        dilation = per_axis(call.arguments.get("dilation", 1), axes)
+        size = of(call.arguments["weight"]).sizes[-axes:]
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, size, strict=True))
         reason = None
-        if is_low_pass(trace, bound["weight"], bound.get("groups", 1)):
+        if is_low_pass(trace, call.arguments["weight"], call.arguments.get("groups", 1)):
             reason = "It is a low-pass filter with a fixed kernel already."
-        elif bound["input"].meta["op"] == "blur_pool":
+        elif of(call.arguments["input"]).name == "blur_pool":
             reason = "Its input is blurred by aliasfix already."
         return Site(stride, reach, reason)
 

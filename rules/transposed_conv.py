@@ -15,9 +15,10 @@ Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
 
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from aliasfix.planning.rule import Arguments, Case, Function, Rule, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
 _PARAMETERS = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
@@ -29,9 +30,9 @@ class TransposedConv(Rule):
 
     signatures = {f"conv_transpose{n}d": _PARAMETERS for n in (1, 2, 3)}
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """A transposed convolution of stride above 1."""
-        stride = per_axis(bound.get("stride", 1), spatial_axes(op))
+        stride = per_axis(call.arguments.get("stride", 1), spatial_axes(call.name))
         return None if max(stride) == 1 else Site(stride, enlarges=True)
 
     def pads(self, bound: dict[str, Any]) -> bool:

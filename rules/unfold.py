@@ -7,11 +7,10 @@ It lays out whole patches for what follows; whether that samples is decided ther
 Shapes: unchanged. Weights: none.
 """
 
-from typing import Any
-
-from torch import fx, nn
+from torch import nn
 
 from aliasfix.planning.rule import Case, Rule, Site, per_axis
+from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
 
@@ -20,12 +19,12 @@ class Unfold(Rule):
 
     signatures = {"unfold": ("input", "kernel_size", "dilation", "padding", "stride")}
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """An ``im2col`` of stride above 1 (``Tensor.unfold`` is another function of the same name)."""
-        if "kernel_size" not in bound or len(bound) < 5:
+        if "kernel_size" not in call.arguments or len(call.arguments) < 5:
             return None
-        stride = per_axis(bound["stride"], 2)
-        kernel = per_axis(bound["kernel_size"], 2)
+        stride = per_axis(call.arguments["stride"], 2)
+        kernel = per_axis(call.arguments["kernel_size"], 2)
         if max(stride) == 1:
             return None
         return Site(stride, kernel, "It lays out whole patches, of which nothing is dropped here.")

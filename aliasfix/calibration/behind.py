@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, fx, nn
 
+from aliasfix.tracing.operation import of
 from aliasfix.tracing.recorder import record
 
 _BLURS = {"blur_pool", "blur_upsample"}
@@ -19,16 +20,16 @@ def behind(model: nn.Module, example: Tensor) -> list[str]:
     ['2']
     """
     trace = record(model, (example,), {})
-    waiting: list[fx.Node] = [node for node in trace.graph.nodes if node.meta.get("op") in _BLURS]
+    waiting: list[fx.Node] = [node for node in trace.graph.nodes if node.op in _BLURS]
     seen, ends = set(waiting), set()
     while waiting:
         for user in waiting.pop().users:
             if user in seen:
                 continue
             seen.add(user)
-            if user.meta.get("op", "").startswith(_LINEAR):
+            if of(user).name.startswith(_LINEAR):
                 ends.add(user)
             else:
                 waiting.append(user)
-    paths = [node.meta["path"] for node in trace.graph.nodes if node in ends]
+    paths = [of(node).path for node in trace.graph.nodes if node in ends]
     return list(dict.fromkeys(path for path in paths if path))

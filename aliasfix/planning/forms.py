@@ -8,6 +8,7 @@ from torch import fx
 
 from .. import filters
 from ..recipe import Recipe
+from ..tracing.operation import of
 from . import stem
 from .places import Scene
 from .plan import Blur, BlurModule, Edit
@@ -62,7 +63,7 @@ def choose(scene: Scene, recipe: Recipe, calls: Sequence[Call], first: Collectio
         if call.node in done:
             continue
         done.add(call.node)
-        if call.rule.replaces(call.node.meta["op"], call.bound, recipe):
+        if call.rule.replaces(of(call.node).name, call.bound, recipe):
             _replace(scene, recipe, call)
         elif call.rule.together is not None:
             _together(scene, recipe, call, call.rule.together)
@@ -125,7 +126,7 @@ def _before_gather(scene: Scene, recipe: Recipe, call: Call, going: dict[fx.Node
     """Blur what one operation, or several that share it, gathers samples from."""
     source = call.node.all_input_nodes[0]
     group = [going[user] for user in source.users if user in going and going[user].site.before]
-    users = [user for user in source.users if user.meta["op"] != "size"]
+    users = [user for user in source.users if of(user).name != "size"]
     together = len(group) > 1 and len(group) == len(users) and len({c.site for c in group}) == 1
     blur = _blur(call, subsamples=False)
     for member in group if together else [call]:
@@ -165,9 +166,9 @@ def _sink(
 def _by_attribute(scene: Scene, recipe: Recipe, call: Call) -> bool:
     """Whether the stride of a module is changed; else its call is rewritten."""
     source = call.node.all_input_nodes[0]
-    if source.meta["op"] == "pad" and source.meta["frame"] is not call.node.meta["frame"]:
+    if of(source).name == "pad" and of(source).frame is not of(call.node).frame:
         return False  # padding from outside of the module, as TensorFlow's "same", may be computed from its stride
-    module = scene.model.get_submodule(call.node.meta["path"])
+    module = scene.model.get_submodule(of(call.node).path)
     return call.rule.restrides(module, call.bound) and not _wraps(recipe, call)
 
 

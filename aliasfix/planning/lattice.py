@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import fx
 
+from ..tracing.operation import of
 from ..tracing.trace import Trace
 from .plan import Drift, Lattice
-from .rule import by_op, per_axis, spatial_axes
+from .rule import per_axis, spatial_axes
 from .tail import kind
 
 Axis = tuple[float, float] | None  # (stride, offset), None where the axis is not spatial or not known
@@ -33,7 +34,7 @@ def check(trace: Trace, shifts: Mapping[fx.Node, tuple[float, ...]]) -> Lattice:
     merges = aligned_before = aligned_after = 0
     drifts = []
     for node in trace.graph.nodes:
-        if kind(node.meta.get("op", "")) not in _MERGES:
+        if kind(of(node).name) not in _MERGES:
             continue
         gaps = [_gaps(node, before), _gaps(node, after)]
         if gaps[0] is None or gaps[1] is None:
@@ -43,12 +44,12 @@ def check(trace: Trace, shifts: Mapping[fx.Node, tuple[float, ...]]) -> Lattice:
         aligned_after += not any(gaps[1].values())
         for axis, gap in gaps[1].items():
             if abs(gap - gaps[0].get(axis, 0.0)) > 1e-6:
-                drifts.append(Drift(node.meta["path"], node.meta["op"], axis, gap - gaps[0].get(axis, 0.0)))
+                drifts.append(Drift(of(node).path, of(node).name, axis, gap - gaps[0].get(axis, 0.0)))
     return Lattice(merges, aligned_before, aligned_after, tuple(drifts))
 
 
 def _branches(node: fx.Node) -> list[fx.Node]:
-    return [parent for parent in node.all_input_nodes if parent.meta["variable"] and parent.meta["shape"]]
+    return [parent for parent in node.all_input_nodes if of(parent).variable and of(parent).shape]
 
 
 def _gaps(node: fx.Node, positions: Mapping[fx.Node, Position]) -> dict[int, float] | None:
@@ -59,7 +60,7 @@ def _gaps(node: fx.Node, positions: Mapping[fx.Node, Position]) -> dict[int, flo
     gaps: dict[int, float] = {}
     dims = min(len(positions[branch]) for branch in branches)
     for axis in range(-dims, 0):
-        known = [positions[b][axis] for b in branches if b.meta["shape"][axis] > 1]
+        known = [positions[b][axis] for b in branches if of(b).sizes[axis] > 1]
         offsets = [place[1] for place in known if place is not None]
         if len(offsets) > 1:
             gaps[axis] = max(offsets) - min(offsets)
@@ -69,13 +70,13 @@ def _gaps(node: fx.Node, positions: Mapping[fx.Node, Position]) -> dict[int, flo
 def _positions(trace: Trace, shifts: Mapping[fx.Node, tuple[float, ...]]) -> dict[fx.Node, Position]:
     found: dict[fx.Node, Position] = {}
     for node in trace.graph.nodes:
-        shape = node.meta.get("shape")
+        shape = of(node).shape
         if node.op == "placeholder" and shape is not None:
             found[node] = tuple(None if axis < 2 else (1.0, 0.0) for axis in range(len(shape)))
         elif shape is None:
             source = _branches(node)
             found[node] = found[source[0]] if source else ()
-        elif node.op != "call_function" or not node.meta["variable"]:
+        elif node.op != "call_function" or not of(node).variable:
             found[node] = (None,) * len(shape)
         else:
             found[node] = _step(node, found, shifts.get(node))
@@ -83,8 +84,8 @@ def _positions(trace: Trace, shifts: Mapping[fx.Node, tuple[float, ...]]) -> dic
 
 
 def _step(node: fx.Node, found: Mapping[fx.Node, Position], shift: tuple[float, ...] | None) -> Position:
-    op, shape = node.meta["op"], node.meta["shape"]
-    source = [found[branch] for branch in node.all_input_nodes if branch.meta["variable"] and branch in found]
+    op, shape = of(node).name, of(node).sizes
+    source = [found[branch] for branch in node.all_input_nodes if of(branch).variable and branch in found]
     if kind(op) == "permute":
         return _permuted(node, source[0])
     if op in _WINDOWS:
@@ -98,7 +99,7 @@ def _step(node: fx.Node, found: Mapping[fx.Node, Position], shift: tuple[float, 
         here = [
             place[axis]
             for place, parent in zip(source, _branches(node), strict=False)
-            if -axis <= len(place) and parent.meta["shape"][axis] == shape[axis]
+            if -axis <= len(place) and of(parent).sizes[axis] == shape[axis]
         ]
         merged.append(next((place for place in here if place is not None), None))
     return tuple(merged)
@@ -122,9 +123,9 @@ def _padded(node: fx.Node, source: Position) -> Position:
 
 
 def _windowed(node: fx.Node, source: Position, shift: tuple[float, ...] | None) -> Position:
-    rule, axes = by_op()[node.meta["op"]], spatial_axes(node.meta["op"])
-    bound = rule.bind(node.meta["op"], node.args, node.kwargs)
-    kernel = bound["weight"].meta["shape"][-axes:] if "weight" in bound else per_axis(bound["kernel_size"], axes)
+    axes = spatial_axes(of(node).name)
+    bound = of(node).arguments
+    kernel = of(bound["weight"]).sizes[-axes:] if "weight" in bound else per_axis(bound["kernel_size"], axes)
     stride = per_axis(bound.get("stride") or (1 if "weight" in bound else kernel), axes)
     padding = bound.get("padding", 0)
     dilation = per_axis(bound.get("dilation", 1), axes)
@@ -140,7 +141,7 @@ def _windowed(node: fx.Node, source: Position, shift: tuple[float, ...] | None) 
 
 def _scaled(node: fx.Node, source: Position) -> Position:
     """An enlargement by an integer, whose s samples lie around the one they come from."""
-    shape, old = node.meta["shape"], node.all_input_nodes[0].meta["shape"]
+    shape, old = of(node).sizes, of(node.all_input_nodes[0]).sizes
     out: list[Axis] = []
     for axis in range(-len(shape), 0):
         place = source[axis]

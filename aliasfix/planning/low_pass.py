@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, fx
 
+from ..tracing.operation import of
 from ..tracing.trace import Trace
 
 
@@ -11,7 +12,7 @@ def is_low_pass(trace: Trace, weight: fx.Node, groups: int) -> bool:
 
     timm's ``aa_layer``, antialiased_cnns, kornia and composer all downsample by such a kernel.
     """
-    shape = weight.meta["shape"]
+    shape = of(weight).sizes
     if groups < 2 or shape[0] != groups or shape[1] != 1 or max(shape[2:]) < 2:
         return False
     kernel = fixed_value(trace, weight)
@@ -32,7 +33,7 @@ def fixed_value(trace: Trace, node: fx.Node) -> Tensor | None:
     if node in trace.constants:
         constant = trace.constants[node]
         return None if constant.requires_grad else constant
-    if node.meta["variable"] or node.op != "call_function":
+    if of(node).variable or node.op != "call_function":
         return None
     values = {}
     for parent in node.all_input_nodes:

@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from ..tracing.trace import Extent, Frame, Trace
+from ..tracing.operation import Extent, Frame, of
+from ..tracing.trace import Trace
 from .plan import Blur, BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride
 
 _LOOPS = {"children", "named_children", "_modules", "modules", "named_modules"}
@@ -58,22 +59,22 @@ class Scene:
     ) -> Iterator[Edit]:
         """Ways to evaluate an operation at another stride."""
         if by_attribute:
-            yield Restride(node.meta["path"], stride, was)
+            yield Restride(of(node).path, stride, was)
         for at, numbers in self._calls(node):
-            yield DenseCall(at.path, at.method, node.meta["op"], *numbers, rule, stride, wrap)
+            yield DenseCall(at.path, at.method, of(node).name, *numbers, rule, stride, wrap)
 
     def replacing(self, node: fx.Node, rule: str, instead: bool, blur: Blur) -> Iterator[Edit]:
         """Ways to put a blur in an operation's place, or the operation with its blur."""
         for at, numbers in self._calls(node):
             if can_host(self.model.get_submodule(at.path)):
-                yield ReplaceCall(at.path, at.method, node.meta["op"], *numbers, rule, instead, blur)
+                yield ReplaceCall(at.path, at.method, of(node).name, *numbers, rule, instead, blur)
 
     def after(self, value: fx.Node, blur: Blur) -> Iterator[Edit]:
         """Ways to blur a value for everyone who uses it."""
         samples = max(blur.stride) > 1
-        users = [user for user in value.users if samples or user.meta["op"] != "size"]
-        inside: list[Frame | None] = [user.meta["frame"] for user in users]
-        frame: Frame | None = value.meta["frame"]
+        users = [user for user in value.users if samples or of(user).name != "size"]
+        inside: list[Frame | None] = [of(user).frame for user in users]
+        frame: Frame | None = of(value).frame
         while frame is not None:
             escapes = not any(user is not None and user.within(frame) for user in inside)
             if frame.output is value and escapes and can_host(frame.module) and self._returns(frame.path):
@@ -90,13 +91,13 @@ class Scene:
 
     def before(self, node: fx.Node, blur: Blur, through_pad: bool) -> Iterator[Edit]:
         """Ways to blur the first argument of an operation for this operation alone."""
-        frame: Frame | None = node.meta["frame"]
+        frame: Frame | None = of(node).frame
         if frame is not None and frame.inputs and can_host(frame.module):
             step = node.all_input_nodes[0]
-            while through_pad and step is not frame.inputs[0] and step.meta["op"] == "pad" and len(step.users) == 1:
+            while through_pad and step is not frame.inputs[0] and of(step).name == "pad" and len(step.users) == 1:
                 step = step.all_input_nodes[0]
-            users = [user for user in step.users if max(blur.stride) > 1 or user.meta["op"] != "size"]
-            inside = [u for u in users if u.meta["frame"] is not None and u.meta["frame"].within(frame)]
+            users = [user for user in step.users if max(blur.stride) > 1 or of(user).name != "size"]
+            inside = [user for user in users if (own := of(user).frame) is not None and own.within(frame)]
             if step is frame.inputs[0] and len(inside) == 1 and self._takes(frame.path, 0):
                 yield BlurModule(frame.path, "before", 0, blur)
         yield from self._blur_calls(node, "before", blur)
@@ -114,13 +115,13 @@ class Scene:
     def _blur_calls(self, node: fx.Node, where: str, blur: Blur) -> Iterator[Edit]:
         for at, numbers in self._calls(node):
             if can_host(self.model.get_submodule(at.path)):
-                yield BlurCall(at.path, at.method, node.meta["op"], *numbers, where, blur)
+                yield BlurCall(at.path, at.method, of(node).name, *numbers, where, blur)
 
     def _calls(self, node: fx.Node) -> Iterator[tuple[Extent, tuple[int, int]]]:
         """The methods around a call, and its number there in evaluation and in training; -1 where it does not run."""
         twin = self.twins.get(node)
-        known = {(at.path, at.method): at.index for at in twin.meta["extents"]} if twin is not None else {}
-        for at in node.meta["extents"]:
+        known = {(at.path, at.method): at.index for at in of(twin).extents} if twin is not None else {}
+        for at in of(node).extents:
             own = self.model.get_submodule(at.path).__dict__
             if at.method in own:  # somebody has put a function of theirs in the method's place
                 continue
@@ -148,7 +149,7 @@ def twins(evaluation: Trace, training: Trace) -> dict[fx.Node, fx.Node]:
 def _signature(node: fx.Node) -> tuple[Any, ...]:
     numbers = [a for a in (*node.args, *node.kwargs.values()) if type(a) in (int, str)]
     numbers += [str(a) for a in (*node.args, *node.kwargs.values()) if isinstance(a, tuple | list)]
-    return node.meta["path"], node.meta["op"], node.meta["shape"], *numbers
+    return of(node).path, of(node).name, of(node).shape, *numbers
 
 
 def describe(edit: Edit) -> str:

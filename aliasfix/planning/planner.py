@@ -10,6 +10,7 @@ from torch import fx, nn
 from .. import filters
 from ..errors import AliasfixError
 from ..recipe import Recipe
+from ..tracing.operation import of
 from ..tracing.trace import Trace
 from . import forms, lattice, price, stem
 from .cost import Cost, Price
@@ -44,7 +45,7 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
     numbers: Counter[tuple[str, str]] = Counter()
     steps = []
     for call, each in zip(calls, costs, strict=True):
-        place = call.node.meta["path"], call.node.meta["op"]
+        place = of(call.node).path, of(call.node).name
         steps.append(_step(call, numbers[place], each))
         numbers[place] += 1
     if report.drifts and len(filters.taps(recipe.filter, 2)) % 2 and recipe.average == "keep":
@@ -59,7 +60,7 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
 
 def _traced(trace: Trace) -> tuple[int, ...]:
     """The shape of the first input."""
-    shapes = (node.meta["shape"] for node in trace.graph.nodes if node.op == "placeholder")
+    shapes = (of(node).sizes for node in trace.graph.nodes if node.op == "placeholder")
     return next(shapes, ())
 
 
@@ -82,19 +83,18 @@ def _find(trace: Trace) -> list[Call]:
     rules = by_op()
     calls = []
     for node in trace.graph.nodes:
-        rule = rules.get(node.meta.get("op", ""))
+        rule = rules.get(of(node).name)
         if node.op != "call_function" or rule is None:
             continue
-        bound = rule.bind(node.meta["op"], node.args, node.kwargs)
-        site = rule.site(node.meta["op"], bound, node, trace)
+        site = rule.site(of(node), trace)
         if site is not None:
-            calls.append(Call(node, rule, site, bound))
+            calls.append(Call(node, rule, site, of(node).arguments))
     return calls
 
 
 def _policy(call: Call, recipe: Recipe, first: bool) -> str | None:
     """Why the recipe leaves a call alone, None where it does not."""
-    path = call.node.meta["path"]
+    path = of(call.node).path
     if recipe.exclude is not None and matches(path, recipe.exclude):
         return "It is excluded by the recipe."
     if recipe.include is not None:
@@ -170,7 +170,7 @@ def _keep_to_budget(
 
 
 def _step(call: Call, number: int, cost: Cost) -> Step:
-    path, op = call.node.meta["path"], call.node.meta["op"]
+    path, op = of(call.node).path, of(call.node).name
     step = Step(path, number, op, call.rule.name, call.site.stride, "keep", reason=call.reason, cost=cost)
     if call.reason is not None:
         return step

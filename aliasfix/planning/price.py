@@ -13,6 +13,7 @@ from torch import fx
 
 from .. import filters
 from ..recipe import Recipe
+from ..tracing.operation import of
 from ..tracing.trace import Trace
 from .cost import Cost, Price
 from .forms import Call
@@ -29,24 +30,22 @@ def of_node(node: fx.Node, denser: Fraction = Fraction(1), dense: Collection[fx.
 
     A view, and what only reads a size, cost nothing; an operation in place makes no new map.
     """
-    if node.op != "call_function" or not node.meta.get("moves"):
+    if node.op != "call_function" or not of(node).moves:
         return Price()
     read = sum(_bytes(parent) * (denser if parent in dense else 1) for parent in node.all_input_nodes)
     written = _bytes(node) * denser
-    return Price(
-        int(node.meta["multiply_adds"] * denser), int(written) if node.meta["makes"] else 0, int(read + written)
-    )
+    return Price(int(of(node).multiply_adds * denser), int(written) if of(node).makes else 0, int(read + written))
 
 
 def _bytes(node: fx.Node) -> int:
-    return int(node.meta.get("bytes", 0))
+    return int(of(node).bytes)
 
 
 def of_blur(node: fx.Node, recipe: Recipe, rates: Sequence[int], read: Fraction, kept: Fraction) -> Price:
     """The price of a blur of a map that is ``read`` times the one ``node`` returns, giving one ``kept`` times it."""
     taps = math.prod(len(filters.taps(recipe.filter, rate)) for rate in rates)
     written = int(_bytes(node) * kept)
-    values = int(math.prod(node.meta["shape"]) * kept)
+    values = int(math.prod(of(node).sizes) * kept)
     return Price(values * taps, written, int(_bytes(node) * read) + written)
 
 
@@ -77,7 +76,7 @@ def of_step(call: Call, recipe: Recipe) -> Cost:
     if not call.subsamples:
         return Cost(before, before + of_blur(source, recipe, rates, one, one))
     axes = len(call.site.stride)
-    kept = _ratio(math.prod(call.node.meta["shape"][-axes:]), math.prod(source.meta["shape"][-axes:]))
+    kept = _ratio(math.prod(of(call.node).sizes[-axes:]), math.prod(of(source).sizes[-axes:]))
     saved = int(_bytes(source) * (1 - kept))
     return Cost(before, before + of_blur(source, recipe, rates, one, kept) + Price(0, 0, -saved))
 
@@ -89,19 +88,19 @@ def _ratio(of: int, to: int) -> Fraction:
 
 def samples(call: Call) -> int:
     """How many values the call samples: those of its result."""
-    return max(1, int(math.prod(_result(call.node).meta["shape"])))
+    return max(1, int(math.prod(of(_result(call.node)).sizes)))
 
 
 def _result(node: fx.Node) -> fx.Node:
     """The operation, or the first of its results where it has several."""
-    return node if node.meta["shape"] is not None else next(user for user in node.users if user.meta["op"] == "part")
+    return node if of(node).shape is not None else next(user for user in node.users if of(user).name == "part")
 
 
 def _density(call: Call, out: fx.Node) -> Fraction:
     """How many times the samples of the strided map the dense one has."""
     axes = len(call.site.stride)
     where = call.site.axes or tuple(range(-axes, 0))
-    source, sizes = ([node.meta["shape"][axis] for axis in where] for node in (call.node.all_input_nodes[0], out))
+    source, sizes = ([of(node).sizes[axis] for axis in where] for node in (call.node.all_input_nodes[0], out))
     padding = call.bound.get("padding", 0)
     pads = per_axis(padding, axes) if not isinstance(padding, str) else (0,) * axes
     lengths = []

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ..layers.blur import BlurPool
 from ..recipe import Recipe
+from ..tracing.operation import Operation
 from ..tracing.trace import Trace
 
 Function = Callable[..., Any]
@@ -90,7 +91,7 @@ class Rule:
         """The arguments of that call but for the input."""
         return {name: getattr(module, name) for name in self.signatures[op] if hasattr(module, name)}
 
-    def site(self, op: str, bound: dict[str, Any], node: fx.Node, trace: Trace) -> Site | None:
+    def site(self, call: Operation, trace: Trace) -> Site | None:
         """What the call samples, or None if it does not sample."""
         raise NotImplementedError
 
@@ -164,6 +165,11 @@ def by_name(name: str) -> Rule:
 def by_op() -> dict[str, Rule]:
     """The rule for each function name."""
     return {op: rule for rule in rules() for op in rule.signatures}
+
+
+def parameters() -> dict[str, tuple[str, ...]]:
+    """The names of the parameters of every function that a rule recognises."""
+    return {op: names for rule in rules() for op, names in rule.signatures.items()}
 
 
 def per_axis(value: Any, axes: int) -> tuple[int, ...]:

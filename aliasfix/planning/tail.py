@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from ..tracing.operation import of
+
 _LINEAR = {
     *("batch_norm", "layer_norm", "rms_norm", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"),
     *("alpha_dropout", "feature_alpha_dropout", "add", "sub", "mul", "div", "true_divide", "neg", "contiguous"),
@@ -80,7 +82,7 @@ def find_tail(root: fx.Node, axes: int, roots: Collection[fx.Node]) -> Tail:
         if not waiting:
             return Tail(tuple(joined), None)
         node = waiting[0]
-        if not nonlinear and kind(node.meta["op"]) in ("add", "sub"):
+        if not nonlinear and kind(of(node).name) in ("add", "sub"):
             joined += _join(node, region, roots, axes)
         moved = _position_axes(node, region, axes)
         if moved is None:
@@ -89,34 +91,34 @@ def find_tail(root: fx.Node, axes: int, roots: Collection[fx.Node]) -> Tail:
         nonlinear = nonlinear or _is_nonlinear(node, region)
         open_ends = [n for n in region if any(user not in region for user in n.users) or not n.users]
         # Who holds an object that was changed in place does not see a blur of what the change returned.
-        seen_by_all = not any(user.meta["op"] == "held" for user in node.users if user not in region)
+        seen_by_all = not any(of(user).name == "held" for user in node.users if user not in region)
         if nonlinear and open_ends == [node] and seen_by_all:
             return Tail(tuple(joined), node, moved, tuple(sorted(region)))
 
 
 def _variables(node: fx.Node) -> list[fx.Node]:
-    return [parent for parent in node.all_input_nodes if parent.meta["variable"]]
+    return [parent for parent in node.all_input_nodes if of(parent).variable]
 
 
 def _is_nonlinear(node: fx.Node, region: dict[fx.Node, tuple[int, ...]]) -> bool:
-    op = kind(node.meta["op"])
+    op = kind(of(node).name)
     return op in _NONLINEAR or (op in _PRODUCTS and sum(parent in region for parent in node.all_input_nodes) > 1)
 
 
 def _position_axes(node: fx.Node, region: dict[fx.Node, tuple[int, ...]], axes: int) -> tuple[int, ...] | None:
     """Where the spatial axes of a per-position operation's result are, counted from the end; None if it is none."""
-    op = kind(node.meta["op"])
+    op = kind(of(node).name)
     variables = _variables(node)
-    if op not in _BY_POSITION or node.meta["shape"] is None or not set(variables) <= set(region):
+    if op not in _BY_POSITION or of(node).shape is None or not set(variables) <= set(region):
         return None
     where = {region[parent] for parent in variables}
     if len(where) != 1:
         return None
     (spatial,) = where
-    shape = node.meta["shape"]
+    shape = of(node).sizes
     for parent in node.all_input_nodes:
-        extent = parent.meta["shape"]
-        if extent is None or parent.meta["variable"]:
+        extent = of(parent).shape
+        if extent is None or of(parent).variable:
             continue
         if op in ("batch_norm", "prelu", "layer_norm", "rms_norm"):  # their constants lie along the channels
             continue
@@ -130,7 +132,7 @@ def _position_axes(node: fx.Node, region: dict[fx.Node, tuple[int, ...]], axes: 
         return spatial if all(-axis > len(normalized) for axis in spatial) else None  # type: ignore[arg-type]
     if op in _MOVES:
         return _moved(op, node, spatial, len(shape))
-    return spatial if len(shape) == len(variables[0].meta["shape"]) else None
+    return spatial if len(shape) == len(of(variables[0]).sizes) else None
 
 
 def _moved(op: str, node: fx.Node, spatial: tuple[int, ...], dims: int) -> tuple[int, ...] | None:
@@ -163,11 +165,11 @@ def _join(
                 found.append(step)
                 break
             sources = _variables(step)
-            if kind(step.meta["op"]) not in _LINEAR or kind(step.meta["op"]) in _MOVES or len(step.users) != 1:
+            if kind(of(step).name) not in _LINEAR or kind(of(step).name) in _MOVES or len(step.users) != 1:
                 return []
             if len(sources) != 1:
                 nested = [source for source in sources if source not in region and source not in taken]
-                if kind(step.meta["op"]) != "add" or len(nested) != 1:
+                if kind(of(step).name) != "add" or len(nested) != 1:
                     return []
                 sources = nested
             step = sources[0]

@@ -1,6 +1,6 @@
 """The input that a model is traced with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +14,16 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 _GUESSED_SIZES = (224, 256, 299, 384, 512, 64, 32)
 
 
-def traces(model: nn.Module, example_input: Any = None) -> tuple[list[Trace], list[str], Inputs]:
+def traces(
+    model: nn.Module, example_input: Any = None, parameters: Mapping[str, Sequence[str]] | None = None
+) -> tuple[list[Trace], list[str], Inputs]:
     """Record a model in evaluation and in training mode.
 
     Args:
         model: left as it was.
         example_input: a tensor, a tuple of positional arguments, or a dict of keyword arguments; if None, what the
             model's own configuration says, else a guess.
+        parameters: of the functions whose arguments are to be known by name, see `Operation`.
 
     Returns:
         The traces (training's may be incomplete), notes for the reader, and the input that was used.
@@ -31,11 +34,11 @@ def traces(model: nn.Module, example_input: Any = None) -> tuple[list[Trace], li
     tried = []
     best: tuple[list[Trace], list[str], Inputs] | None = None
     for origin, (args, kwargs) in _candidates(model, example_input):
-        evaluation = record(model, args, kwargs)
+        evaluation = record(model, args, kwargs, parameters=parameters)
         if evaluation.failure is not None:
             tried.append(f"{origin}: {evaluation.failure}")
             continue
-        training = record(model, args, kwargs, training=True, backings=[evaluation.backing])
+        training = record(model, args, kwargs, training=True, backings=[evaluation.backing], parameters=parameters)
         notes = []
         if training.failure is not None:
             notes.append(f"training mode fails on this input, so what follows there is not seen: {training.failure}")

@@ -14,7 +14,8 @@ import gc
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -27,7 +28,8 @@ from ..planning.tail import acts_by_position
 from . import shapes
 from .counter import MultiplyAdds
 from .nest import mapped, tensors
-from .trace import Extent, Frame, Trace
+from .operation import Extent, Frame, Operation, of
+from .trace import Trace
 
 BACKINGS = ("meta", "fake", "real")
 
@@ -38,19 +40,21 @@ def record(
     kwargs: dict[str, Any],
     training: bool = False,
     backings: Sequence[str] = BACKINGS,
+    parameters: Mapping[str, Sequence[str]] | None = None,
 ) -> Trace:
     """Run ``model(*args, **kwargs)`` once without computing anything where possible, and record it.
 
     The model, its buffers, modes and hooks and the random number generators are left as they were, also
     when the pass fails. The ``backings`` are tried in their order.
+    ``parameters`` are the names of functions' parameters, by which their arguments are bound.
 
     >>> trace = record(nn.Conv2d(3, 8, 3, stride=2), (torch.ones(1, 3, 9, 9),), {})
-    >>> [(node.meta["op"], node.meta["shape"]) for node in trace.graph.nodes if node.op == "call_function"]
+    >>> [(of(node).name, of(node).shape) for node in trace.graph.nodes if node.op == "call_function"]
     [('conv2d', (1, 8, 4, 4))]
     """
     recorded = []
     for backing in backings:
-        recorder = _Recorder(model, backing, training)
+        recorder = _Recorder(model, backing, training, parameters or {})
         try:
             given = recorder.lift_inputs(args), recorder.lift_inputs(kwargs)
             with uncollected(), undisturbed(model, training), recorder.running():
@@ -110,8 +114,9 @@ def uncollected() -> Iterator[None]:
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, model: nn.Module, backing: str, training: bool) -> None:
+    def __init__(self, model: nn.Module, backing: str, training: bool, parameters: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
+        self.parameters = parameters
         self.model = model
         self.backing = backing
         self.trace = Trace(fx.Graph(), training, backing)
@@ -155,11 +160,11 @@ class _Recorder(TorchFunctionMode):
         """Note what the model returns: who gets it uses it."""
         returned = [self.nodes[id(t)] for t in tensors(result) if id(t) in self.nodes]
         node = self.trace.graph.output(tuple(dict.fromkeys(returned)))
-        node.meta.update(op="output", path="", frame=None, extents=(), shape=None, variable=True)
+        node.meta["operation"] = Operation(node, "output", variable=True)
 
     def _forget(self) -> None:
         for node in reversed(self.trace.graph.nodes):
-            if node.meta["op"] == "held" and not node.users:
+            if of(node).name == "held" and not node.users:
                 self.trace.graph.erase_node(node)
         self.methods.clear()
         self.counts.clear()
@@ -219,13 +224,10 @@ class _Recorder(TorchFunctionMode):
     def _bind(self, tensor: Tensor, node: fx.Node, variable: bool) -> None:
         self.nodes[id(tensor)] = node
         self.alive.append(tensor)
-        node.meta.setdefault("op", node.op)
-        node.meta.setdefault("frame", self.top)
-        node.meta.setdefault("path", "")
-        node.meta.setdefault("extents", ())
-        node.meta["shape"] = tuple(tensor.shape)
-        node.meta["bytes"] = tensor.numel() * tensor.element_size()
-        node.meta["variable"] = variable
+        operation = node.meta.setdefault("operation", Operation(node, node.op, frame=self.top))
+        operation.shape = tuple(tensor.shape)
+        operation.bytes = tensor.numel() * tensor.element_size()
+        operation.variable = variable
 
     # -- functions -------------------------------------------------------------------------------------------
 
@@ -246,12 +248,13 @@ class _Recorder(TorchFunctionMode):
         node = self._node(func, args, kwargs)
         makes = bool(results) and {_storage(t) for t in results}.isdisjoint(_storage(t) for t, _ in given.values())
         adds = self.counter.total - counted if told is None else told.multiply_adds
-        node.meta.update(multiply_adds=adds, makes=makes, moves=makes or bool(mutated))
+        operation = of(node)
+        operation.multiply_adds, operation.makes, operation.moves = adds, makes, makes or bool(mutated)
         if isinstance(out, Tensor):
             return self._result(out, node, given, mutated)
         self._bind_parts(out, node)
         for tensor in mutated:
-            self._bind(tensor, node, node.meta["variable"])
+            self._bind(tensor, node, operation.variable)
         return out
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -264,28 +267,29 @@ class _Recorder(TorchFunctionMode):
         op = getattr(func, "__name__", str(func))
         node = self.trace.graph.call_function(func, mapped(args, self._known), mapped(kwargs, self._known))
         path = self.top.path if self.top is not None else ""
-        node.meta.update(
-            op=op,
-            path=path,
-            frame=self.top,
-            extents=self._extents(op),
-            shape=None,
-            variable=any(parent.meta["variable"] for parent in node.all_input_nodes),
+        node.meta["operation"] = Operation(
+            node,
+            op,
+            {**dict(zip(self.parameters.get(op, ()), node.args, strict=False)), **node.kwargs},
+            path,
+            self.top,
+            self._extents(op),
+            any(of(parent).variable for parent in node.all_input_nodes),
         )
         return node
 
     def _note_size(self, tensor: Tensor) -> None:
         """Whoever reads a size uses the tensor: a denser map would tell another one."""
         read = self.nodes[id(tensor)]
-        if read.meta["variable"] and not any(user.meta["op"] == "size" for user in read.users):
+        if of(read).variable and not any(of(user).name == "size" for user in read.users):
             node = self.trace.graph.call_function(_size, (read,))
-            node.meta.update(op="size", path="", frame=self.top, extents=(), shape=None, variable=True)
+            node.meta["operation"] = Operation(node, "size", frame=self.top, variable=True)
 
     def _known(self, tensor: Tensor) -> Any:
         return self.nodes[id(tensor)]
 
     def _result(self, out: Tensor, node: fx.Node, given: dict[int, Any], mutated: list[Tensor]) -> Tensor:
-        variable = node.meta["variable"]
+        variable = of(node).variable
         if id(out) not in given:
             self._bind(out, node, variable)
             return out
@@ -295,7 +299,7 @@ class _Recorder(TorchFunctionMode):
         self._bind(alias, node, variable)
         if mutated:
             held = self.trace.graph.call_function(_held, (node,))
-            held.meta.update(node.meta, op="held", extents=(), moves=False)
+            held.meta["operation"] = replace(of(node), node=held, name="held", extents=(), moves=False)
             self._bind(out, held, variable)
         return alias
 
@@ -304,8 +308,8 @@ class _Recorder(TorchFunctionMode):
             for index, part in enumerate(out):
                 if isinstance(part, Tensor):
                     item = self.trace.graph.call_function(_part, (node, index))
-                    item.meta.update(node.meta, op="part", extents=(), multiply_adds=0)
-                    self._bind(part, item, node.meta["variable"])
+                    item.meta["operation"] = replace(of(node), node=item, name="part", extents=(), multiply_adds=0)
+                    self._bind(part, item, of(node).variable)
                 else:
                     self._bind_parts(part, node)
 

@@ -3,54 +3,17 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
-
-@dataclass
-class Frame:
-    """One call of a module.
-
-    ``inputs`` and ``output`` are the nodes of the positional arguments and of the result, None where
-    that is no single tensor; ``returned`` is False where the pass failed in it.
-    """
-
-    path: str
-    module: nn.Module
-    call: int
-    parent: "Frame | None"
-    inputs: tuple[fx.Node | None, ...] = ()
-    output: fx.Node | None = None
-    returned: bool = False
-
-    def within(self, other: "Frame") -> bool:
-        """Whether this call happens during ``other``, or is ``other``."""
-        frame: Frame | None = self
-        while frame is not None:
-            if frame is other:
-                return True
-            frame = frame.parent
-        return False
-
-
-@dataclass(frozen=True)
-class Extent:
-    """The position of an operation within one invocation of a method of a module.
-
-    ``index`` counts the operations of the same name since that invocation began.
-    """
-
-    path: str
-    method: str
-    index: int
+from .operation import Frame
 
 
 @dataclass
 class Trace:
     """What a pass recorded.
 
-    Every node of ``graph`` has in its ``meta``: ``frame`` (the innermost module call), ``path``, ``op``,
-    ``shape`` (of the output, None if no tensor), ``extents`` (innermost method first), ``variable`` (whether it depends
-    on the input). Where the pass failed, ``failure`` holds the model's own error, and the graph what ran before it.
+    Every node of ``graph`` stands for an `Operation`. Where the pass failed, ``failure`` holds the model's own error,
+    and the graph what ran before it.
     """
 
     graph: fx.Graph
