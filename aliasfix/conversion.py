@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from . import surgery
 from .errors import AliasfixError, LatticeWarning, NoEffectWarning
 from .files.record import digest_of_weights
-from .layers.blur import BlurPool
+from .layers.build import is_low_pass_layer
 from .planning.plan import Plan
 from .planning.planner import make_plan
 from .planning.rule import parameters
@@ -194,7 +194,7 @@ def _recipe(
 
 def _paths(model: nn.Module, selection: Selection) -> Sequence[str] | None:
     if callable(selection):
-        named = [(path, m) for path, m in model.named_modules() if not isinstance(m, BlurPool)]
+        named = [(path, m) for path, m in model.named_modules() if not is_low_pass_layer(m)]
         return tuple(glob.escape(path) for path, module in named if selection(module, path))
     return selection
 

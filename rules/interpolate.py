@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
-from aliasfix.layers.blur import BlurPool, BlurUpsample
+from aliasfix.layers.blur import BlurPool
 from aliasfix.planning.rule import Arguments, Case, Function, Rule, Site
 from aliasfix.recipe import Recipe
 from aliasfix.tracing.operation import Operation, of
@@ -31,7 +31,7 @@ class Interpolate(Rule):
     """``interpolate``, as ``nn.Upsample`` or the function."""
 
     signatures = {"interpolate": ("input", "size", "scale_factor", "mode", "align_corners")}
-    replacement = BlurUpsample
+    enlarges = True
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
         """A change of size; by an integer and to the nearest sample it may be converted."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..layers.blur import BlurPool
+from ..layers.build import is_low_pass_layer
 from ..planning.plan import Plan
 from ..tracing.nest import mapped
 from ..tracing.recorder import undisturbed
@@ -96,7 +96,7 @@ class _Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         op = func.overloadpacket.__name__
         stride = self._stride(op, args, out)
-        if max(stride, default=1) > 1 and not any(isinstance(module, BlurPool) for _, module in self.stack):
+        if max(stride, default=1) > 1 and not any(is_low_pass_layer(module) for _, module in self.stack):
             self.found.append((self.stack[-1][0] if self.stack else "", op, stride))
         return out
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .. import surgery
 from ..conversion import convert, unblurred
 from ..errors import AliasfixError
-from ..layers.blur import BlurPool
+from ..layers.build import is_low_pass_layer
 from ..planning.plan import Plan
 from ..text.printing import Tabular
 from ..tracing.example import traces
@@ -175,7 +175,7 @@ def _reverts(before: nn.Module, after: nn.Module, args: Any, kwargs: Any) -> tup
 
 
 def _constants(after: nn.Module) -> tuple[bool, str]:
-    blurs = [module for module in after.modules() if isinstance(module, BlurPool)]
+    blurs = [module for module in after.modules() if is_low_pass_layer(module)]
     worst = 0.0
     if not blurs[:1] or blurs[0].padding != "zero":
         for blur in blurs:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from aliasfix.conversion import inspect, report
+from aliasfix.edits import BlurModule
 from aliasfix.images.inputs import batches
-from aliasfix.layers.blur import BlurPool
+from aliasfix.layers.build import is_low_pass_layer
 from aliasfix.measure.running import running
-from aliasfix.planning.plan import BlurModule, Plan, Step
+from aliasfix.planning.plan import Plan, Step
 
 
 def plan_of(a: nn.Module, b: nn.Module, example: Tensor) -> Plan:
@@ -43,12 +44,12 @@ def sampled_at(model: nn.Module, plan: Plan, step: Step) -> list[str]:
     own = report(model)
     if own is None or step.action == "keep":
         return [step.path]
-    hosts = {edit.path for edit in step.edits if hasattr(edit, "blur")}
+    hosts = {edit.path for edit in step.edits if edit.inserted}
     blurs = [
         f"{host}.{name}" if host else name
         for host in hosts
         for name, child in model.get_submodule(host).named_children()
-        if isinstance(child, BlurPool) and max(child.stride) > 1
+        if is_low_pass_layer(child) and max(child.stride) > 1
     ]
     return [*blurs, step.path] if step.form in ("blur-first", "split") else blurs
 
@@ -68,7 +69,7 @@ def _maps(model: nn.Module, example: Tensor) -> list[str]:
 
     with running(model, None, "layers") as run, ExitStack() as stack:
         for name, module in model.named_modules():
-            if name and not isinstance(module, BlurPool):
+            if name and not is_low_pass_layer(module):
                 stack.callback(module.register_forward_hook(partial(see, name)).remove)
         for batch, _ in batches(example[:, None], len(example), labels=False):
             run.forward(run.place(batch))

@@ -22,8 +22,8 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
+from ..edits.inserted import is_inserted
 from ..errors import AliasfixError
-from ..planning.plan import BLUR
 from ..text.wording import listing, one_line
 from .record import Record
 
@@ -118,7 +118,7 @@ def blurs(state: State) -> set[str]:
     """The blurs of a converted model that a ``state_dict`` names: they have no weights, but their versions."""
     versions = getattr(state, "_metadata", None)
     names = versions if isinstance(versions, Mapping) else ()
-    found = {str(name) for name in names if str(name).rpartition(".")[2].startswith(BLUR)}
+    found = {str(name) for name in names if is_inserted(str(name))}
     return {re.sub(r"^((module|_orig_mod)\.)+", "", name) for name in found}
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AliasfixError
-from ..planning.plan import BlurCall, BlurModule, Lattice, Plan, ReplaceCall, Step
+from ..planning.plan import Lattice, Plan, Step
 from ..planning.rule import rules
 from ..recipe import Recipe
 from ..text.wording import listing
@@ -198,8 +198,10 @@ def _is(value: object, kind: Any) -> bool:
         return isinstance(value, tuple) and all(_is(inner, parts[0]) for inner in value)
     if (isinstance(value, bool) and kind is not bool) or not isinstance(value, (int, float) if kind is float else kind):
         return False
-    fields = get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
-    return all(_is(getattr(value, name), part) for name, part in fields.items())
+    if not dataclasses.is_dataclass(value):
+        return True
+    hints = get_type_hints(type(value))
+    return all(_is(getattr(value, part.name), hints[part.name]) for part in dataclasses.fields(value))
 
 
 def _check_plan(plan: Plan) -> None:
@@ -211,9 +213,9 @@ def _check_plan(plan: Plan) -> None:
         if step.rule not in known:
             raise AliasfixError(f"its steps name the rule {step.rule!r}, which this version does not have")
     for edit in plan.edits:
-        if getattr(edit, "rule", step.rule) not in known:
-            raise AliasfixError(f"its steps name the rule {edit.rule!r}, which this version does not have")  # type: ignore[union-attr]
-        if isinstance(edit, BlurModule | BlurCall | ReplaceCall):
-            rates = (*edit.blur.rate, *edit.blur.stride)
+        if (named := getattr(edit, "rule", step.rule)) not in known:
+            raise AliasfixError(f"its steps name the rule {named!r}, which this version does not have")
+        if edit.inserted is not None:
+            rates = (*edit.inserted.rate, *edit.inserted.stride)
             if not all(type(rate) is int and 1 <= rate <= _LARGEST_RATE for rate in rates):
                 raise AliasfixError(f"its steps blur at the rate {rates} in {edit.path!r}: the most is {_LARGEST_RATE}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images, batches, load
-from aliasfix.layers.blur import BlurPool
+from aliasfix.layers.build import is_low_pass_layer
 from aliasfix.measure.running import Runner, running
 from aliasfix.measure.shifts import Shift, circular, every
 
@@ -117,7 +117,7 @@ def feature_distance(
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return not isinstance(module, BlurPool) and all(isinstance(child, BlurPool) for child in module.children())
+    return not is_low_pass_layer(module) and all(map(is_low_pass_layer, module.children()))
 
 
 def _features(run: Runner, watch: Mapping[str, nn.Module], image: Tensor) -> dict[str, Tensor]:

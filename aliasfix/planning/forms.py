@@ -7,11 +7,12 @@ from typing import Any
 from torch import fx
 
 from .. import filters
+from ..edits import BlurModule, Edit
+from ..layers.resampling import Resampling
 from ..recipe import Recipe
 from ..tracing.operation import of
 from . import stem
 from .places import Scene
-from .plan import Blur, BlurModule, Edit
 from .rule import Rule, Site
 from .tail import Tail, find_tail
 
@@ -81,9 +82,9 @@ def _ones(stride: tuple[int, ...]) -> tuple[int, ...]:
     return (1,) * len(stride)
 
 
-def _blur(call: Call, subsamples: bool) -> Blur:
+def _blur(call: Call, subsamples: bool) -> Resampling:
     stride = call.site.stride
-    return Blur(stride, stride if subsamples else _ones(stride), call.site.axes)
+    return Resampling(stride, stride if subsamples else _ones(stride), call.site.axes)
 
 
 def _shift(recipe: Recipe, call: Call, step: tuple[int, ...] | None = None) -> tuple[float, ...]:
@@ -189,7 +190,7 @@ def _dense(scene: Scene, recipe: Recipe, group: Sequence[Call], tail: Tail, spli
         call.tail, call.blurs = (call.node,), False
     group[0].tail, group[0].blurs = (group[0].node, *(n for n in tail.nodes if n not in tail.roots)), True
     last = tuple(range(-len(rate), 0))
-    group[0].needs.append(list(scene.after(tail.cut, Blur(rate, rate, () if tail.axes == last else tail.axes))))
+    group[0].needs.append(list(scene.after(tail.cut, Resampling(rate, rate, () if tail.axes == last else tail.axes))))
 
 
 def _blur_first(scene: Scene, recipe: Recipe, call: Call) -> None:

@@ -13,19 +13,11 @@ from typing import Any
 
 from torch import fx, nn
 
+from ..edits import BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride
+from ..edits.inserted import can_host
+from ..layers.resampling import Resampling
 from ..tracing.operation import Extent, Frame, of
 from ..tracing.trace import Trace
-from .plan import Blur, BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride
-
-_LOOPS = {"children", "named_children", "_modules", "modules", "named_modules"}
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
-
-def can_host(module: nn.Module) -> bool:
-    """Whether a module may get a child: one that runs whatever children it has would run it as a layer."""
-    code = getattr(type(module).forward, "__code__", None)
-    loops = code is not None and not _LOOPS.isdisjoint(code.co_names)
-    return not loops and not isinstance(module, _CONTAINERS)
 
 
 @dataclass
@@ -48,12 +40,6 @@ class Scene:
         if self.training is not None:
             self.twins = twins(self.trace, self.training)
 
-    def invocations(self, edit: Edit) -> int:
-        """How many times in a pass the place of an edit is reached."""
-        if isinstance(edit, Restride | BlurModule):
-            return self.trace.calls(edit.path)
-        return self.trace.invocations[edit.path, edit.method]
-
     def dense(
         self, node: fx.Node, rule: str, stride: tuple[int, ...], was: tuple[int, ...], wrap: bool, by_attribute: bool
     ) -> Iterator[Edit]:
@@ -63,13 +49,13 @@ class Scene:
         for at, numbers in self._calls(node):
             yield DenseCall(at.path, at.method, of(node).name, *numbers, rule, stride, wrap)
 
-    def replacing(self, node: fx.Node, rule: str, instead: bool, blur: Blur) -> Iterator[Edit]:
+    def replacing(self, node: fx.Node, rule: str, instead: bool, blur: Resampling) -> Iterator[Edit]:
         """Ways to put a blur in an operation's place, or the operation with its blur."""
         for at, numbers in self._calls(node):
             if can_host(self.model.get_submodule(at.path)):
                 yield ReplaceCall(at.path, at.method, of(node).name, *numbers, rule, instead, blur)
 
-    def after(self, value: fx.Node, blur: Blur) -> Iterator[Edit]:
+    def after(self, value: fx.Node, blur: Resampling) -> Iterator[Edit]:
         """Ways to blur a value for everyone who uses it."""
         samples = max(blur.stride) > 1
         users = [user for user in value.users if samples or of(user).name != "size"]
@@ -89,7 +75,7 @@ class Scene:
             frame = frame.parent
         yield from self._blur_calls(value, "after", blur)
 
-    def before(self, node: fx.Node, blur: Blur, through_pad: bool) -> Iterator[Edit]:
+    def before(self, node: fx.Node, blur: Resampling, through_pad: bool) -> Iterator[Edit]:
         """Ways to blur the first argument of an operation for this operation alone."""
         frame: Frame | None = of(node).frame
         if frame is not None and frame.inputs and can_host(frame.module):
@@ -112,7 +98,7 @@ class Scene:
             return True
         return all(arg < len(f.inputs) and f.inputs[arg] is not None for f in self.training.by_path(path))
 
-    def _blur_calls(self, node: fx.Node, where: str, blur: Blur) -> Iterator[Edit]:
+    def _blur_calls(self, node: fx.Node, where: str, blur: Resampling) -> Iterator[Edit]:
         for at, numbers in self._calls(node):
             if can_host(self.model.get_submodule(at.path)):
                 yield BlurCall(at.path, at.method, of(node).name, *numbers, where, blur)
@@ -150,17 +136,3 @@ def _signature(node: fx.Node) -> tuple[Any, ...]:
     numbers = [a for a in (*node.args, *node.kwargs.values()) if type(a) in (int, str)]
     numbers += [str(a) for a in (*node.args, *node.kwargs.values()) if isinstance(a, tuple | list)]
     return of(node).path, of(node).name, of(node).shape, *numbers
-
-
-def describe(edit: Edit) -> str:
-    """The place of a blur in words."""
-    owner = edit.path or "the model"
-    if isinstance(edit, BlurModule):
-        return f"{edit.where} {owner}"
-    if isinstance(edit, BlurCall):
-        number = max(edit.index, edit.training)
-        nth = f" (number {number + 1})" if number else ""
-        return f"{edit.where} {edit.op}{nth} in {owner}.{edit.method}"
-    if isinstance(edit, ReplaceCall):
-        return f"{'in place of' if edit.instead else 'after'} {edit.op} in {owner}"
-    return owner

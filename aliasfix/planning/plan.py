@@ -8,94 +8,12 @@ from typing import Any, ClassVar
 
 from rich.table import Table
 
+from .. import edits
+from ..edits.edit import Edit
 from ..errors import AliasfixError
 from ..recipe import Recipe
 from ..text.printing import Tabular
 from .cost import Cost
-
-BLUR = "aliasfix_blur"  # what a blur is called in the module that hosts it; a second one there BLUR_2
-
-
-@dataclass(frozen=True)
-class Blur:
-    """A blur made for sampling at ``rate`` that itself keeps every ``stride``-th sample, both per spatial axis.
-
-    ``axes`` are the spatial axes counted from the end; the last ones if empty.
-    """
-
-    rate: tuple[int, ...]
-    stride: tuple[int, ...]
-    axes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Restride:
-    """Set the stride of the module at ``path``, which ``was`` another."""
-
-    path: str
-    stride: tuple[int, ...]
-    was: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class BlurModule:
-    """Blur what the module at ``path`` returns (``where="after"``) or its ``arg``-th argument (``"before"``)."""
-
-    path: str
-    where: str
-    arg: int
-    blur: Blur
-
-
-@dataclass(frozen=True)
-class DenseCall:
-    """Evaluate the ``index``-th ``op`` in the module's ``method`` at ``stride``, as its rule says.
-
-    In training it is the ``training``-th; -1 where it does not run in that mode.
-    """
-
-    path: str
-    method: str
-    op: str
-    index: int
-    training: int
-    rule: str
-    stride: tuple[int, ...]
-    wrap: bool
-
-
-@dataclass(frozen=True)
-class BlurCall:
-    """Blur the result (``where="after"``) or the input (``"before"``) of the ``index``-th ``op`` in ``method``."""
-
-    path: str
-    method: str
-    op: str
-    index: int
-    training: int
-    where: str
-    blur: Blur
-
-
-@dataclass(frozen=True)
-class ReplaceCall:
-    """Put what the rule says, with a blur in it, in the place of the ``index``-th ``op`` in ``method``.
-
-    That is the operation, evaluated densely and blurred at once, or, if ``instead``, the blur without it.
-    """
-
-    path: str
-    method: str
-    op: str
-    index: int
-    training: int
-    rule: str
-    instead: bool
-    blur: Blur
-
-
-Edit = Restride | BlurModule | DenseCall | BlurCall | ReplaceCall
-_EDITS = {cls.__name__: cls for cls in (Restride, BlurModule, DenseCall, BlurCall, ReplaceCall)}
 
 
 @dataclass(frozen=True)
@@ -214,11 +132,7 @@ class Plan(Tabular):
 
     def to_json(self) -> str:
         """The plan as JSON."""
-        steps = [
-            dataclasses.asdict(step)
-            | {"edits": [{"kind": type(edit).__name__} | dataclasses.asdict(edit) for edit in step.edits]}
-            for step in self.steps
-        ]
+        steps = [dataclasses.asdict(step) | {"edits": [edit.to_dict() for edit in step.edits]} for step in self.steps]
         return json.dumps(
             {
                 "recipe": json.loads(self.recipe.to_json()),
@@ -245,7 +159,7 @@ class Plan(Tabular):
                     **{
                         **step,
                         "stride": tuple(step["stride"]),
-                        "edits": tuple(map(_edit, step["edits"])),
+                        "edits": tuple(map(edits.from_dict, step["edits"])),
                         "cost": Cost.from_dict(step.get("cost")),
                     }
                 )
@@ -277,10 +191,3 @@ class Plan(Tabular):
             figures = ("", "") if step.cost is None else step.cost.columns
             table.add_row(path, step.op, stride, step.action, step.form or "", *figures, step.placement or step.reason)
         return table
-
-
-def _edit(data: dict[str, object]) -> Edit:
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    if isinstance(blur := fields.get("blur"), dict):
-        fields["blur"] = Blur(**{key: tuple(value) for key, value in blur.items()})
-    return _EDITS[str(fields.pop("kind"))](**fields)  # type: ignore[arg-type]

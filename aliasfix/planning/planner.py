@@ -15,8 +15,8 @@ from ..tracing.trace import Trace
 from . import forms, lattice, price, stem
 from .cost import Cost, Price
 from .forms import Call
-from .places import Scene, describe
-from .plan import BlurCall, BlurModule, Edit, Plan, ReplaceCall, Step
+from .places import Scene
+from .plan import Plan, Step
 from .rule import by_op
 
 
@@ -134,7 +134,8 @@ def _choose_places(scene: Scene, calls: Sequence[Call]) -> None:
         failed = False
         for call in going:
             chosen = [
-                next((edit for edit in need if proposed[edit] == scene.invocations(edit)), None) for need in call.needs
+                next((edit for edit in need if proposed[edit] == edit.invocations(scene.trace)), None)
+                for need in call.needs
             ]
             if None in chosen:
                 failed = True
@@ -174,10 +175,6 @@ def _step(call: Call, number: int, cost: Cost) -> Step:
     step = Step(path, number, op, call.rule.name, call.site.stride, "keep", reason=call.reason, cost=cost)
     if call.reason is not None:
         return step
-    owner = next((c for c in call.shared if any(_is_blur(edit) for edit in c.edits)), call)
-    blur = next(edit for edit in owner.edits if _is_blur(edit))
-    return dataclasses.replace(step, action="convert", form=call.form, placement=describe(blur), edits=call.edits)
-
-
-def _is_blur(edit: Edit) -> bool:
-    return isinstance(edit, BlurModule | BlurCall | ReplaceCall)
+    owner = next((c for c in call.shared if any(edit.inserted for edit in c.edits)), call)
+    blur = next(edit for edit in owner.edits if edit.inserted)
+    return dataclasses.replace(step, action="convert", form=call.form, placement=blur.place, edits=call.edits)

@@ -73,8 +73,8 @@ class Rule:
     stem: ClassVar[bool] = False
     #: The form of a conversion by `blurred`, None where the rule has no such method.
     together: ClassVar[str | None] = None
-    #: The layer that `replace` is given.
-    replacement: ClassVar[type[BlurPool]] = BlurPool
+    #: Whether `replace` is given a layer that enlarges.
+    enlarges: ClassVar[bool] = False
     cases: ClassVar[tuple[Case, ...]] = ()
 
     def bind(self, op: str, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:

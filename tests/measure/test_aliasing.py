@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import aliasfix
+from aliasfix.edits import DenseCall
 from aliasfix.errors import AliasfixError
 from aliasfix.measure import aliasing, fold_over, noise
-from aliasfix.planning.plan import DenseCall
 
 
 def wave(k, size=24, phase=0.3):

@@ -1,14 +1,14 @@
-"""How an inserted blur is reached at run time.
+"""A method whose function calls are edited on their way.
 
-Each hook finds its blur by name in the module it is called with, so that a deep copy uses its own. Classes
-instead of closures, so that a converted model can be pickled.
+Where the class's own method is one function call of torch's, that call is made as edited. Elsewhere a
+``TorchFunctionMode`` counts the calls. Both are objects, not closures, so that copies and pickles keep them.
 """
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,34 +16,26 @@ from torch.nn import functional as F
 
 from ..errors import AliasfixError
 from ..layers.listeners import Listener, listeners, unheard
-from ..planning.plan import BlurCall, DenseCall, ReplaceCall
-from ..planning.rule import Rule, by_op
+from ..planning.rule import Function, Rule, by_op
 
 
-class BlurAfter:
-    """A forward hook that blurs what a module returns."""
+class CallEdit(Protocol):
+    """A change to one call; see `aliasfix.edits.calls`."""
 
-    def __init__(self, blur: str) -> None:
-        self.blur = blur
+    @property
+    def op(self) -> str:
+        """The function's name."""
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """The blurred output."""
-        return getattr(module, self.blur)(output)
+    @property
+    def index(self) -> int:
+        """The number of the call in evaluation."""
 
+    @property
+    def training(self) -> int:
+        """The number of the call in training."""
 
-class BlurBefore:
-    """A forward pre-hook that blurs one positional argument of a module."""
-
-    def __init__(self, blur: str, arg: int) -> None:
-        self.blur = blur
-        self.arg = arg
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments with the blurred one in its place."""
-        return (*args[: self.arg], getattr(module, self.blur)(args[self.arg]), *args[self.arg + 1 :])
-
-
-CallEdit = DenseCall | BlurCall | ReplaceCall
+    def around(self, func: Function, rule: Rule | None, layer: Any) -> Function:
+        """The function with the edit around it."""
 
 
 def rewritten(module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]]) -> "Rewritten":
@@ -126,7 +118,7 @@ class RewrittenLayer(Rewritten):
         """The call, edited."""
         func = self.func
         for edit, blur in self.edits:
-            func = _edited(func, edit, self.rule, getattr(self.module, blur, None))
+            func = edit.around(func, self.rule, getattr(self.module, blur, None))
         around = [mode for mode in listeners() if isinstance(mode, _Rewriting)]
         for mode in reversed(around):
             func = mode.next_call(self.op, func)
@@ -164,7 +156,7 @@ class _Rewriting(Listener):
         self.counts = dict.fromkeys(calls, 0)
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if self.deaf:
@@ -182,14 +174,14 @@ class _Rewriting(Listener):
             edited = mode.next_call(op, edited)
         return unheard(around, edited, *args, **kwargs)
 
-    def next_call(self, op: str, func: Callable[..., Any]) -> Callable[..., Any]:
+    def next_call(self, op: str, func: Function) -> Function:
         """The next call of ``op``: ``func`` with the edits of that call around it."""
         index = self.counts.get(op)
         if index is None:
             return func
         self.counts[op] = index + 1
         for edit, blur, rule in self.calls[op].get(index, ()):
-            func = _edited(func, edit, rule, getattr(self.module, blur, None))
+            func = edit.around(func, rule, getattr(self.module, blur, None))
         return func
 
     def misses(self, op: str) -> bool:
@@ -208,22 +200,3 @@ class _Rewriting(Listener):
             return True
         graph = frame.f_locals.get("self")
         return any(part is graph for part in self.module.modules())
-
-
-def _edited(func: Callable[..., Any], edit: CallEdit, rule: Any, blur: Any) -> Callable[..., Any]:
-    """The function with one edit around it."""
-
-    def edited(*args: Any, **kwargs: Any) -> Any:
-        if isinstance(edit, BlurCall):
-            return blur(func(*args, **kwargs)) if edit.where == "after" else func(*_first(blur, args, kwargs), **kwargs)
-        bound = rule.bind(edit.op, args, kwargs)
-        if isinstance(edit, ReplaceCall):
-            return (rule.replace if edit.instead else rule.blurred)(edit.op, func, bound, blur)
-        return rule.dense(edit.op, func, bound, edit.stride, edit.wrap)
-
-    return edited
-
-
-def _first(blur: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """The positional arguments with the first one blurred, wherever it was given."""
-    return (blur(args[0] if args else kwargs.pop("input")), *args[1:])

@@ -1,0 +1,86 @@
+"""What every edit can do: check, apply and undo itself, go out as JSON, and say where it acts."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ..errors import AliasfixError
+from ..layers.resampling import Resampling
+from ..tracing.trace import Trace
+
+Build = Callable[[nn.Module, Resampling, bool], nn.Module]
+"""Builds the layer for a module and a resampling; the last argument says whether it enlarges."""
+Undo = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Edit(ABC):
+    """One change to one module of a model.
+
+    Args:
+        path: the module.
+    """
+
+    kinds: ClassVar[dict[str, type["Edit"]]] = {}
+
+    path: str
+
+    def __init_subclass__(cls) -> None:
+        Edit.kinds[cls.__name__] = cls
+
+    @property
+    def inserted(self) -> Resampling | None:
+        """What the layer does that the edit inserts in the module; None where it inserts none."""
+        return None
+
+    @property
+    def place(self) -> str:
+        """Where the edit acts, in words."""
+        return self.path or "the model"
+
+    @abstractmethod
+    def invocations(self, trace: Trace) -> int:
+        """How many times a pass reaches the place of the edit."""
+
+    @abstractmethod
+    def check(self, module: nn.Module) -> None:
+        """Raise an AliasfixError where the edit does not fit the module; change nothing."""
+
+    @abstractmethod
+    def apply(self, module: nn.Module, build: Build) -> Undo:
+        """Change the module, and return what takes the change back."""
+
+    @abstractmethod
+    def undo(self, module: nn.Module) -> None:
+        """Take the change back, on a copy or in another process, too."""
+
+    def find(self, model: nn.Module) -> nn.Module:
+        """The module of ``model`` that the edit is for.
+
+        Raises:
+            AliasfixError: the model has no such module.
+        """
+        try:
+            return model.get_submodule(self.path)
+        except AttributeError:
+            raise AliasfixError(f"the plan edits {self.path!r}, which this model does not have (any more)") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as values for JSON."""
+        return {"kind": type(self).__name__} | dataclasses.asdict(self)
+
+
+def from_dict(data: Mapping[str, Any]) -> Edit:
+    """The edit that `Edit.to_dict` wrote.
+
+    Raises:
+        KeyError, TypeError: it is none.
+    """
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    if isinstance(blur := fields.get("blur"), dict):
+        fields["blur"] = Resampling(**{key: tuple(value) for key, value in blur.items()})
+    return Edit.kinds[str(fields.pop("kind"))](**fields)

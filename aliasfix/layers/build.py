@@ -1,0 +1,20 @@
+"""Build the layer that a recipe asks for."""
+
+from typing import TypeGuard
+
+from torch import nn
+
+from ..recipe import Recipe
+from .blur import BlurPool, BlurUpsample
+from .resampling import Resampling
+
+
+def build(recipe: Recipe, resampling: Resampling, enlarges: bool = False) -> nn.Module:
+    """The layer for a resampling; one that ``enlarges`` inserts samples and interpolates them."""
+    layer = BlurUpsample if enlarges else BlurPool
+    return layer(recipe.filter, resampling.rate, resampling.stride, recipe.padding, resampling.axes)
+
+
+def is_low_pass_layer(module: nn.Module) -> TypeGuard[BlurPool]:
+    """Whether a module is one of the layers that `build` makes."""
+    return isinstance(module, BlurPool)
