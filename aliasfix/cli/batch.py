@@ -48,7 +48,7 @@ def tasks(given: Sequence[Path], output: str) -> list[Task]:
 
 def read(path: Path, trust: bool) -> Checkpoint:
     """A checkpoint from a file, or from a model's directory."""
-    return directory.read(path) if os.path.isdir(path) else checkpoint.read(path, trust)
+    return directory.read_directory(path) if os.path.isdir(path) else checkpoint.read_checkpoint(path, trust)
 
 
 def _walk(root: Path, output: Path) -> Iterator[Path]:

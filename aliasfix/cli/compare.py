@@ -65,8 +65,8 @@ def compare(
     args, example = options.arguments(arg), options.example(input_size)
     where = _device(device)
     if html is not None:
-        page.check(html)
-    file = None if checkpoint_file is None else checkpoint.read(checkpoint_file, trust_pickle)
+        page.check_page(html)
+    file = None if checkpoint_file is None else checkpoint.read_checkpoint(checkpoint_file, trust_pickle)
     more: dict[str, Any] = {
         "size": None if example is None else example.shape[-1],
         "passes": passes,

@@ -82,7 +82,7 @@ def convert(
     for task in found:
         try:
             if not task.as_directory and len(found) == 1:
-                saving.check(task.output)
+                saving.check_file(task.output)
             source = source or targets.find(target)
             if calibrate is None and task.given is not None and (stream or streaming.is_large(task.given)):
                 result = _stream(source, args, task.given, task.output, recipe, example)
@@ -171,7 +171,9 @@ def _convert(
         file = file or Checkpoint(task.output, {"state_dict": model.state_dict()})
         with console.working(f"writing {task.output}"):
             task.output.parent.mkdir(parents=True, exist_ok=True)
-            store.write(task.output, task.as_directory, file, model, targets.record(source, args, plan), example)
+            store.write_converted(
+                task.output, task.as_directory, file, model, targets.record(source, args, plan), example
+            )
     return _Result(source, args, plan, task.output, lost, calibration)
 
 
@@ -180,7 +182,7 @@ def _stream(
 ) -> _Result:
     """Convert a checkpoint without loading it: of a model on the meta device, with the file's tensors copied."""
     with console.working(f"reading the header of {given}"):
-        stream = streaming.read(given)
+        stream = streaming.read_header(given)
         targets.same_recipe(stream.checkpoint, recipe)
         model = store.rebuild(str(source), args)
         targets.load(model, stream.checkpoint, source)
@@ -189,7 +191,7 @@ def _stream(
         plan = report(model) or inspect_model(model, recipe=recipe)
     if plan.converted:
         with console.working(f"writing {output}"):
-            streaming.write(output, stream, replace(targets.record(source, args, plan), version=__version__))
+            streaming.write_streamed(output, stream, replace(targets.record(source, args, plan), version=__version__))
     return _Result(source, args, plan, output, [])
 
 

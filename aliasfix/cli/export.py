@@ -60,7 +60,7 @@ def export(
         console.fail(f"--dynamic {dynamic}: choose of {', '.join(exporting.DYNAMIC)}", 2)
     if output.suffix not in exporting.SUFFIXES:
         console.fail(f"-o {output}: the suffix tells the format, {_FORMATS}", 2)
-    exporting.check(output)
+    exporting.check_export(output)
     if targets.names_file(target):
         if args or checkpoint_file is not None or random_weights:
             console.fail(f"{target} is a file: --checkpoint, --arg and --random-weights are those of a model", 2)

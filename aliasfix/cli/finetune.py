@@ -137,7 +137,7 @@ def _model(
         if own.record is None:
             console.fail(f"{target} was not converted by aliasfix: name its model, and it as --checkpoint {target}", 2)
         return store.restore(own, store.recorded(own)).eval()
-    file = None if given is None else checkpoint.read(given, trust)
+    file = None if given is None else checkpoint.read_checkpoint(given, trust)
     # a run that goes on has to begin with the same random weights
     model, _ = targets.build(targets.find(target), args, file, random_weights, seed)
     return model.eval()
@@ -148,7 +148,7 @@ def _original(target: str, model: nn.Module, args: dict[str, Any], trust: bool) 
     if not targets.names_file(target):
         return models.build(targets.find(target), args, pretrained=True)
     before = unblurred(model)
-    loading.load(before, batch.read(Path(target), trust), target)
+    loading.load_weights(before, batch.read(Path(target), trust), target)
     return before
 
 

@@ -35,7 +35,7 @@ def revert(
             f"{path} was calibrated, which changed its weights: the original's are in what it was converted from"
         )
     with console.working(f"writing {output}"):
-        saving.write(output, file, None)
+        saving.write_checkpoint(output, file, None)
     if not quiet:
         base = file.record.base
         print(f"{output}: the weights of {path}" + (f", for {base}" if base else ""))

@@ -55,7 +55,7 @@ def same_recipe(file: Checkpoint, recipe: Recipe) -> None:
 def load(model: nn.Module, file: Checkpoint, source: Source) -> None:
     """Load weights strictly; where they do not fit, say which model they may be of."""
     try:
-        loading.load(model, file, str(source))
+        loading.load_weights(model, file, str(source))
     except loading.MisfitError as error:
         hints = []
         if source.also:

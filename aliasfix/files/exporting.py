@@ -50,7 +50,7 @@ def export(
     ...     export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)), f"{folder}/net.pt2", dynamic=["size"])
     0.0
     """
-    path = check(path)
+    path = check_export(path)
     onnx = path.suffix == ".onnx"
     if unknown := set(dynamic) - set(DYNAMIC):
         raise AliasfixError(f"dynamic={sorted(unknown)}: choose of {', '.join(DYNAMIC)}")
@@ -77,7 +77,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def check(path: str | Path) -> Path:
+def check_export(path: str | Path) -> Path:
     """Find out before the work whether a file can be exported to.
 
     Raises:
