@@ -13,11 +13,13 @@ from ..comparison import compare_filters as sweep_filters
 from ..comparison.filter_sweep import NothingToConvertError
 from ..files import checkpoint, models, store
 from ..files.checkpoint import Checkpoint
+from ..recipe import Recipe
 from ..text.wording import one_line
 from . import batch, console, options, targets
 
 
 @console.one_line_errors
+@options.recipe_options(without="filter")
 def compare(
     target: Annotated[str, typer.Argument(metavar="A", show_default=False)],
     images: options.Images,
@@ -27,11 +29,8 @@ def compare(
     figures_in: options.Figures = None,
     checkpoint_file: options.CheckpointFile = None,
     arg: options.Arg = None,
-    padding: options.Padding = "reflect",
-    stem: options.Stem = "paper",
-    average: options.Average = "keep",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
+    *,
+    recipe: Recipe,
     random_weights: options.RandomWeights = False,
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
@@ -48,7 +47,7 @@ def compare(
 
     A and B are models, or files that aliasfix converted; --checkpoint and --arg are those of the models. With
     --filters there is no B: A is converted with each filter, and the command says which one it would take and
-    why; --padding, --stem, --average, --include and --exclude are those of the conversions.
+    why; --padding to --memory-budget are those of the conversions.
 
     \b
     aliasfix compare resnet18 out.pth --checkpoint mine.pth --images photos --html out.html
@@ -61,7 +60,8 @@ def compare(
     if checkpoint_file is not None and random_weights:
         console.fail("--checkpoint and --random-weights exclude each other", 2)
     names = [name.strip() for name in (filters or "tri3").split(",") if name.strip()]
-    recipes = [options.recipe(name, padding, stem, average, include, exclude) for name in names]
+    for name in names:
+        options.recipe({"filter": name})
     args, example = options.arguments(arg), options.example(input_size)
     where = _device(device)
     if html is not None:
@@ -84,7 +84,7 @@ def compare(
             result = compare_models(found[0], found[1], str(images), names=_called(target, other), **more)
         else:
             try:
-                sweep = sweep_filters(found[0], names, str(images), recipe=recipes[0], **more)
+                sweep = sweep_filters(found[0], names, str(images), recipe=recipe, **more)
             except NothingToConvertError as error:
                 console.fail(error, 3)
             result = sweep.comparison

@@ -28,19 +28,14 @@ from .batch import Task
 
 
 @console.one_line_errors
+@options.recipe_options()
 def convert(
     target: Annotated[str, typer.Argument(metavar="MODEL", show_default=False)],
     output: options.Output,
     checkpoints: options.Checkpoints = None,
     arg: options.Arg = None,
-    filter: options.Filter = "tri3",
-    padding: options.Padding = "reflect",
-    stem: options.Stem = "paper",
-    average: options.Average = "keep",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
-    budget: options.Budget = None,
-    memory_budget: options.MemoryBudget = None,
+    *,
+    recipe: Recipe,
     random_weights: options.RandomWeights = False,
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
@@ -67,7 +62,6 @@ def convert(
     aliasfix convert timm:resnet50.a1_in1k --calibrate photos/ -o calibrated.safetensors
     aliasfix convert mypackage.nets:make_net --checkpoint net.pt --filter bin5 --padding zero -o net-aliasfix.pt
     """
-    recipe = options.recipe(filter, padding, stem, average, include, exclude, budget, memory_budget)
     args, example = options.arguments(arg), options.example(input_size)
     if directory.is_model(Path(target)):
         checkpoints = [Path(target), *(checkpoints or [])]

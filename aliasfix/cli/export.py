@@ -19,6 +19,7 @@ _FORMATS = " or ".join(exporting.SUFFIXES)
 
 
 @console.one_line_errors
+@options.recipe_options()
 def export(
     target: Annotated[str, typer.Argument(metavar="MODEL_OR_FILE", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help=f"What to write: {_FORMATS}.")],
@@ -30,12 +31,8 @@ def export(
     ] = None,
     checkpoint_file: options.CheckpointFile = None,
     arg: options.Arg = None,
-    filter: options.Filter = "tri3",
-    padding: options.Padding = "reflect",
-    stem: options.Stem = "paper",
-    average: options.Average = "keep",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
+    *,
+    recipe: Recipe,
     random_weights: options.RandomWeights = False,
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
@@ -53,7 +50,6 @@ def export(
     aliasfix export timm:resnet18 --checkpoint mine.pth --arg num_classes=10 --padding zero -o model.onnx
     aliasfix export mypackage.nets:make_net --checkpoint net-aliasfix.pt -o model.onnx
     """
-    recipe = options.recipe(filter, padding, stem, average, include, exclude)
     args, example = options.arguments(arg), options.example(input_size)
     opened = [what.strip() for what in (dynamic or "").split(",") if what.strip()]
     if not set(opened) <= set(exporting.DYNAMIC):

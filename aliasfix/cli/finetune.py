@@ -11,6 +11,7 @@ from .. import surgery
 from ..conversion import convert, unblurred
 from ..files import checkpoint, loading, models, store
 from ..finetuning import finetune as finetune_model
+from ..recipe import Recipe
 from . import batch, console, options, targets
 
 Model = Annotated[str, typer.Argument(metavar="MODEL|FILE", show_default=False)]
@@ -58,13 +59,15 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in D
 
 
 @console.one_line_errors
+@options.recipe_options()
 def finetune(
     target: Model,
     images: options.Images,
     output: Out,
     checkpoint_file: options.CheckpointFile = None,
     arg: options.Arg = None,
-    filter: options.Filter = "tri3",
+    *,
+    recipe: Recipe,
     original: Original = None,
     validation: Held = None,
     distillation: Distillation = None,
@@ -104,7 +107,7 @@ def finetune(
         args = options.arguments(arg)
         model = _model(target, checkpoint_file, args, random_weights, trust_pickle, seed)
         if surgery.executed(model) is None:
-            convert(model, recipe=options.recipe(filter, "reflect", "paper", "keep", None, None), inplace=True)
+            convert(model, recipe=recipe, inplace=True)
             if surgery.executed(model) is None:
                 console.fail(f"nothing to convert in {target}", 3)
         teacher = None if original is None else _original(original, model, args, trust_pickle)

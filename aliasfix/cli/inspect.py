@@ -10,21 +10,17 @@ import typer
 from ..conversion import inspect as inspect_model
 from ..files import models
 from ..files.record import Record
+from ..recipe import Recipe
 from ..text.wording import printable
 from . import batch, console, options, targets
 
 
 @console.one_line_errors
+@options.recipe_options()
 def inspect(
     target: Annotated[str, typer.Argument(metavar="MODEL_OR_FILE", show_default=False)],
-    filter: options.Filter = "tri3",
-    padding: options.Padding = "reflect",
-    stem: options.Stem = "paper",
-    average: options.Average = "keep",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
-    budget: options.Budget = None,
-    memory_budget: options.MemoryBudget = None,
+    *,
+    recipe: Recipe,
     arg: options.Arg = None,
     input_size: options.InputSize = None,
     trust_pickle: options.TrustPickle = False,
@@ -43,7 +39,6 @@ def inspect(
     """
     if targets.names_file(target):
         return _inspect_file(Path(target), trust_pickle, as_json)
-    recipe = options.recipe(filter, padding, stem, average, include, exclude, budget, memory_budget)
     args, example = options.arguments(arg), options.example(input_size)
     source = targets.find(target)
     with console.working(f"building {source}"):
