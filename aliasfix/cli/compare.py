@@ -5,17 +5,15 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from torch import nn
 
 from ..comparison import Comparison, FilterSweep, figures, page
 from ..comparison import compare as compare_models
 from ..comparison import compare_filters as sweep_filters
 from ..comparison.filter_sweep import NothingToConvertError
-from ..files import checkpoint, models, store
-from ..files.checkpoint import Checkpoint
+from ..files import opening
 from ..recipe import Recipe
 from ..text.wording import one_line
-from . import batch, console, options, targets
+from . import console, options, targets
 
 
 @console.one_line_errors
@@ -57,8 +55,6 @@ def compare(
     """
     if (other is None) == (filters is None):
         console.fail("give a second model, or --filters to compare on one", 2)
-    if checkpoint_file is not None and random_weights:
-        console.fail("--checkpoint and --random-weights exclude each other", 2)
     names = [name.strip() for name in (filters or "tri3").split(",") if name.strip()]
     for name in names:
         options.recipe({"filter": name})
@@ -66,7 +62,6 @@ def compare(
     where = _device(device)
     if html is not None:
         page.check_page(html)
-    file = None if checkpoint_file is None else checkpoint.read_checkpoint(checkpoint_file, trust_pickle)
     more: dict[str, Any] = {
         "size": None if example is None else example.shape[-1],
         "passes": passes,
@@ -77,7 +72,12 @@ def compare(
         "output": int(output) if output is not None and output.lstrip("-").isdecimal() else output,
     }
     pair = [(one, beside) for one, beside in ((target, other), (other, target)) if one is not None]
-    found = [_model(*named, file, args, random_weights, trust_pickle, seed).to(where) for named in pair]
+    found = [
+        targets.open_model(
+            one, args, checkpoint_file, random_weights, trust_pickle, base=_model_named(beside), seed=seed
+        ).to(where)
+        for one, beside in pair
+    ]
     sweep: FilterSweep | None = None
     with console.working("measuring", spin=False):
         if other is not None:
@@ -91,34 +91,14 @@ def compare(
     show(result, sweep, html, figures_in, as_json)
 
 
-def _model(
-    target: str,
-    beside: str | None,
-    file: Checkpoint | None,
-    args: dict[str, Any],
-    random_weights: bool,
-    trust: bool,
-    seed: int,
-) -> nn.Module:
-    """A model by name, with its library's weights or those of the file; or a file that aliasfix converted.
-
-    Where the file does not say how its model is built, it is the model named ``beside`` it.
-    """
-    if targets.names_file(target):
-        with console.working(f"loading {target}"):
-            own = batch.read(Path(target), trust)
-            if own.record is None:
-                console.fail(f"{target} was not converted by aliasfix: name its model, and it as --checkpoint {target}")
-            named = own.record.base is not None or beside is None or targets.names_file(beside)
-            fresh = None if named else models.build(targets.find(str(beside)), args, pretrained=False)
-            return store.restore(own, store.recorded(own), fresh).eval()
-    model, _ = targets.build(targets.find(target), args, file, random_weights, seed)
-    return model.eval()
+def _model_named(target: str | None) -> str | None:
+    """The model beside a file that does not say how its own is built."""
+    return None if target is None or opening.names_file(target) else target
 
 
 def _called(target: str, other: str) -> tuple[str, str]:
     """What to call two models: files by their names."""
-    names = [Path(one).name if targets.names_file(one) else one for one in (target, other)]
+    names = [Path(one).name if opening.names_file(one) else one for one in (target, other)]
     return (names[0], names[1]) if names[0] != names[1] else (f"{names[0]} (A)", f"{names[1]} (B)")
 
 

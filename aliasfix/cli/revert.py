@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from ..errors import AliasfixError
-from ..files import saving
-from . import batch, console, options
+from ..files import opening, saving
+from . import console, options
 
 
 @console.one_line_errors
@@ -27,7 +27,7 @@ def revert(
     aliasfix revert converted/ -o plain.pth
     """
     with console.working(f"reading {path}"):
-        file = batch.read(path, trust_pickle)
+        file = opening.read_weights(path, trust_pickle)
     if file.record is None:
         raise AliasfixError(f"{path} was not converted by aliasfix: there is nothing to revert")
     if file.record.plan.calibration is not None:
