@@ -7,6 +7,8 @@ from .comparison import Comparison, FilterSweep, compare, compare_filters
 from .conversion import convert, inspect, report, revert
 from .errors import AliasfixError, LatticeWarning, NoEffectWarning
 from .files import registration
+from .files.converting import ConvertedFile, convert_file
+from .files.exporting import export
 from .files.hub import push_to_hub
 from .files.store import load, save
 from .finetuning import Finetuning, finetune
@@ -20,6 +22,7 @@ __all__ = [
     "AliasfixError",
     "Calibration",
     "Comparison",
+    "ConvertedFile",
     "FilterSweep",
     "Finetuning",
     "LatticeWarning",
@@ -32,6 +35,8 @@ __all__ = [
     "compare",
     "compare_filters",
     "convert",
+    "convert_file",
+    "export",
     "filters",
     "finetune",
     "inspect",

@@ -1,10 +1,13 @@
 """The public conversion: recipe → trace → plan → surgery."""
 
 import copy
+import dataclasses
+import functools
 import glob
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import fx, nn
@@ -21,8 +24,25 @@ from .recipe import Recipe
 from .tracing.example import traces
 
 Selection = str | Sequence[str] | Callable[[nn.Module, str], bool] | None
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
+def _recipe_alone(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Refuse an option beside ``recipe=``, even where it has the default's value: it would be ignored."""
+    names = list(signature(function).parameters)
+    options = {option.name for option in dataclasses.fields(Recipe)}
+
+    @functools.wraps(function)
+    def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if kwargs.get("recipe") is not None and options & {*names[: len(args)], *kwargs}:
+            raise AliasfixError("recipe= holds all options: give it alone, or the options without it")
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@_recipe_alone
 def convert(
     model: nn.Module,
     filter: str | Sequence[float] = "tri3",
@@ -46,7 +66,7 @@ def convert(
         example_input: what to trace the model with, a tensor, a tuple of positional arguments, or a dict of keyword
             arguments. Without it the model's own configuration is asked, else an image is guessed.
         include, exclude: module-path globs, or a predicate of (module, path).
-        recipe: all options at once.
+        recipe: all options at once; none is given beside it.
         inplace: change the very object given, and no copy of the weights is made.
 
     Returns:
@@ -64,7 +84,9 @@ def convert(
     >>> convert(model, "tri3")(torch.ones(1, 3, 16, 16)).shape
     torch.Size([1, 8, 7, 7])
     """
-    options = _recipe(model, recipe, filter, padding, stem, average, include, exclude, budget, memory_budget)
+    _refuse(model)
+    globs = _paths(model, include), _paths(model, exclude)
+    options = recipe or Recipe(filter, padding, stem, average, *globs, budget, memory_budget)
     done = surgery.executed(model)
     if done is not None and done.recipe != options:
         raise AliasfixError(
@@ -77,7 +99,7 @@ def convert(
         return model
     if not plan.converted:
         reason = plan.kept[0].reason if plan.kept else "No operation in it samples."
-        warnings.warn(f"nothing to convert in {type(model).__name__}: {reason}", NoEffectWarning, stacklevel=2)
+        warnings.warn(f"nothing to convert in {type(model).__name__}: {reason}", NoEffectWarning, stacklevel=3)
         return model
     if plan.lattice.drifts:
         drift = plan.lattice.drifts[0]
@@ -85,12 +107,13 @@ def convert(
             f"{len(plan.lattice.drifts)} merges meet branches that the even filter moved apart, first in "
             f"{drift.path or 'the model'} by {drift.shift:g} input samples",
             LatticeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     surgery.apply(model, plan)
     return model
 
 
+@_recipe_alone
 def inspect(
     model: nn.Module,
     filter: str | Sequence[float] = "tri3",
@@ -113,7 +136,9 @@ def inspect(
     >>> [(step.path, step.action) for step in inspect(nn.Sequential(nn.MaxPool2d(2)))]
     [('0', 'convert')]
     """
-    options = _recipe(model, recipe, filter, padding, stem, average, include, exclude, budget, memory_budget)
+    _refuse(model)
+    globs = _paths(model, include), _paths(model, exclude)
+    options = recipe or Recipe(filter, padding, stem, average, *globs, budget, memory_budget)
     return _plan(model, options, example_input)
 
 
@@ -168,28 +193,6 @@ def is_calibrated(model: nn.Module) -> bool:
     plan = surgery.executed(model)
     calibration = plan.calibration if plan is not None else None
     return calibration is not None and calibration["before"] != digest_of_weights(model.state_dict())
-
-
-def _recipe(
-    model: nn.Module,
-    recipe: Recipe | None,
-    filter: str | Sequence[float],
-    padding: str,
-    stem: str,
-    average: str,
-    include: Selection,
-    exclude: Selection,
-    budget: float | None,
-    memory_budget: float | None,
-) -> Recipe:
-    _refuse(model)
-    globs = _paths(model, include), _paths(model, exclude)
-    given = Recipe(filter, padding, stem, average, *globs, budget, memory_budget)
-    if recipe is None:
-        return given
-    if given != Recipe():
-        raise AliasfixError("recipe= holds all options: give it alone, or the options without it")
-    return recipe
 
 
 def _paths(model: nn.Module, selection: Selection) -> Sequence[str] | None:

@@ -4,21 +4,17 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import filters
 from .errors import AliasfixError
-
-_CHOICES = {
-    "padding": ("reflect", "replicate", "zero", "circular"),
-    "stem": ("paper", "full", "keep"),
-    "average": ("keep", "replace"),
-}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All options of a conversion, frozen; JSON out and in.
+
+    The command line takes its options from these fields: the metadata say how it names their values and explains them.
 
     Args:
         filter: a name of `aliasfix.filters.names()`, or explicit taps (scaled to sum 1).
@@ -43,32 +39,69 @@ class Recipe:
     True
     """
 
-    filter: str | Sequence[float] = "tri3"
-    padding: str = "reflect"
-    stem: str = "paper"
-    average: str = "keep"
-    include: Sequence[str] | None = None
-    exclude: Sequence[str] | None = None
-    budget: float | None = None
-    memory_budget: float | None = None
+    filter: str | Sequence[float] = field(
+        default="tri3", metadata={"help": "The low-pass filter; a wider one aliases less and blurs more."}
+    )
+    padding: str = field(
+        default="reflect",
+        metadata={
+            "choices": ("reflect", "replicate", "zero", "circular"),
+            "help": "How the blur goes on past a border.",
+        },
+    )
+    stem: str = field(
+        default="paper",
+        metadata={
+            "choices": ("paper", "full", "keep"),
+            "help": "The first strided convolutions: left alone where dense evaluation is costly (paper), "
+            "all converted (full), or none (keep).",
+        },
+    )
+    average: str = field(
+        default="keep",
+        metadata={
+            "choices": ("keep", "replace"),
+            "help": "Blur after average pooling, or put the blur in its place.",
+        },
+    )
+    include: Sequence[str] | None = field(
+        default=None,
+        metadata={"metavar": "GLOB", "help": "Convert only in these modules, such as 'layer3.*'. Repeatable."},
+    )
+    exclude: Sequence[str] | None = field(
+        default=None, metadata={"metavar": "GLOB", "help": "Leave these modules alone. Repeatable."}
+    )
+    budget: float | None = field(
+        default=None,
+        metadata={
+            "metavar": "RATIO",
+            "help": "The most multiply-adds that the converted model may make, such as 1.1 times the original's: "
+            "what adds most is left alone.",
+        },
+    )
+    memory_budget: float | None = field(
+        default=None,
+        metadata={"metavar": "RATIO", "help": "The same for the memory of its activations, such as 1.2."},
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "filter", filters.parse(self.filter))
-        for option, choices in _CHOICES.items():
-            if getattr(self, option) not in choices:
-                raise AliasfixError(f"{option}={getattr(self, option)!r}: choose one of {', '.join(choices)}")
-        for option, counted in (("budget", "multiply-adds"), ("memory_budget", "activations")):
-            ratio = getattr(self, option)
+        for option in dataclasses.fields(self):
+            given, choices = getattr(self, option.name), option.metadata.get("choices")
+            if choices is not None and given not in choices:
+                raise AliasfixError(f"{option.name}={given!r}: choose one of {', '.join(choices)}")
+        for name, counted in (("budget", "multiply-adds"), ("memory_budget", "activations")):
+            ratio = getattr(self, name)
             number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
             if ratio is not None and not (number and 1 <= ratio < math.inf):
-                raise AliasfixError(f"{option}={ratio!r}: give a multiple of the original's {counted}, at least 1")
-        for option in ("include", "exclude"):
-            globs = getattr(self, option)
+                raise AliasfixError(f"{name}={ratio!r}: give a multiple of the original's {counted}, at least 1")
+        for name in ("include", "exclude"):
+            globs = getattr(self, name)
             if globs is not None:
                 globs = (globs,) if isinstance(globs, str) else tuple(globs)
                 if not all(isinstance(glob, str) for glob in globs):
-                    raise AliasfixError(f"{option} takes module-path globs, not {globs!r}")
-                object.__setattr__(self, option, globs)
+                    raise AliasfixError(f"{name} takes module-path globs, not {globs!r}")
+                object.__setattr__(self, name, globs)
 
     def to_json(self) -> str:
         """The recipe as a JSON object, one key an option."""
@@ -85,7 +118,7 @@ class Recipe:
             options = json.loads(text)
         except (TypeError, json.JSONDecodeError) as error:
             raise AliasfixError(f"the recipe is not valid JSON: {error}") from None
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {option.name for option in dataclasses.fields(cls)}
         if not isinstance(options, dict) or not set(options) <= known:
             unknown = sorted(set(options) - known) if isinstance(options, dict) else options
             raise AliasfixError(f"the recipe has options this version does not know: {unknown}")

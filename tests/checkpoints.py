@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from aliasfix.files.checkpoint import read
-from aliasfix.files.loading import load
+from aliasfix.files.checkpoint import read_checkpoint
+from aliasfix.files.loading import load_weights
 from aliasfix.files.record import Record
 from aliasfix.planning.plan import Plan
 from aliasfix.recipe import Recipe
@@ -35,7 +35,7 @@ def same(left: object, right: object) -> bool:
 def loads(path: Path, seed: int = 0, name: str = "net") -> bool:
     """Whether a file has the weights of ``net(seed=seed)``."""
     model = net(seed=99)
-    load(model, read(path), name)
+    load_weights(model, read_checkpoint(path), name)
     return same(dict(model.state_dict()), dict(net(seed=seed).state_dict()))
 
 

@@ -55,7 +55,7 @@ def outcome(out: Path) -> str:
     """A hash of what a run left: the best weights, the metrics, and the weights, average and optimizer at its end."""
     state = torch.load(out / "state.pth", weights_only=True)
     total = hashlib.sha256((out / "metrics.csv").read_bytes())
-    _add(total, checkpoint.read(out / "best.safetensors").state)
+    _add(total, checkpoint.read_checkpoint(out / "best.safetensors").state)
     _add(total, state)
     return total.hexdigest()
 

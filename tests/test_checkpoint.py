@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from aliasfix import AliasfixError
-from aliasfix.files.checkpoint import read
-from aliasfix.files.loading import load
-from aliasfix.files.saving import write
+from aliasfix.files.checkpoint import read_checkpoint
+from aliasfix.files.loading import load_weights
+from aliasfix.files.saving import write_checkpoint
 
 from .checkpoints import RECORD, loads, message, net, same
 
@@ -41,14 +41,14 @@ def trained(tmp_path: Path) -> Path:
 
 
 def test_averaged_weights_come_first(trained: Path) -> None:
-    assert read(trained).entry == "state_dict_ema"
+    assert read_checkpoint(trained).entry == "state_dict_ema"
     assert loads(trained, seed=2)
 
 
 def test_everything_the_trainer_saved_is_kept(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.pth.tar"
-    write(out, read(trained), RECORD)
-    before, after = read(trained).content, dict(read(out).content)
+    write_checkpoint(out, read_checkpoint(trained), RECORD)
+    before, after = read_checkpoint(trained).content, dict(read_checkpoint(out).content)
     assert after.pop("aliasfix") == RECORD
     assert same(dict(before), after)
     model = net(seed=1)
@@ -57,8 +57,8 @@ def test_everything_the_trainer_saved_is_kept(trained: Path, tmp_path: Path) -> 
 
 def test_factory_arguments_of_timms_trainer(trained: Path) -> None:
     expected = {"num_classes": 3, "in_chans": 3, "global_pool": "max", "bn_eps": 1e-4, "depth": 2}
-    assert read(trained).factory_args() == expected
-    assert read(trained).model_name == "tiny"
+    assert read_checkpoint(trained).factory_args() == expected
+    assert read_checkpoint(trained).model_name == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_factory_arguments_of_timms_trainer(trained: Path) -> None:
 def test_arguments_of_another_kind_are_passed_over(tmp_path: Path, args: object) -> None:
     path = tmp_path / "net.pth"
     torch.save({"state_dict": net().state_dict(), "args": args}, path)
-    assert read(path).factory_args() == {}
-    assert read(path).model_name is None
+    assert read_checkpoint(path).factory_args() == {}
+    assert read_checkpoint(path).model_name is None
 
 
 WRAPPED = {
@@ -93,9 +93,9 @@ def test_wrapped_weights(tmp_path: Path, wrapping: str) -> None:
     path, out = tmp_path / "net.pth", tmp_path / "out.pth"
     torch.save(WRAPPED[wrapping](net()), path)
     assert loads(path)
-    write(out, read(path), RECORD)
+    write_checkpoint(out, read_checkpoint(path), RECORD)
     assert loads(out)
-    assert list(read(out).state) == list(read(path).state)
+    assert list(read_checkpoint(out).state) == list(read_checkpoint(path).state)
 
 
 class Code:
@@ -122,14 +122,14 @@ def test_code_is_refused_and_not_run(tmp_path: Path, saver: str) -> None:
     content = {"state_dict": dict(net().state_dict()) if "pickle" not in saver else {}, "more": Code(marker)}
     SAVERS[saver](content, path)
     with pytest.raises(AliasfixError) as error:
-        read(path)
+        read_checkpoint(path)
     text = message(error)
     assert str(path) in text
     assert "--trust-pickle" in text
     assert ("posix.mkdir" in text) == (saver != "pickle")
     assert not marker.exists()
     with contextlib.suppress(AliasfixError):
-        read(path, trust=True)
+        read_checkpoint(path, trust=True)
     assert marker.exists()
 
 
@@ -138,9 +138,9 @@ def test_a_pickled_module_gives_its_weights_to_those_who_trust_it(tmp_path: Path
         path = tmp_path / name
         torch.save(content, path)
         with pytest.raises(AliasfixError, match="Sequential"):
-            read(path)
+            read_checkpoint(path)
         model = net(seed=9)
-        load(model, read(path, trust=True))
+        load_weights(model, read_checkpoint(path, trust=True))
         assert same(dict(model.state_dict()), dict(net().state_dict()))
 
 
@@ -149,7 +149,7 @@ def test_a_scripted_file_is_refused(tmp_path: Path) -> None:
     with pytest.warns(FutureWarning):
         torch.jit.script(net()).save(path)
     with pytest.raises(AliasfixError, match="refused"):
-        read(path)
+        read_checkpoint(path)
 
 
 def good(path: Path, legacy: bool = False) -> bytes:
@@ -176,7 +176,7 @@ def test_damaged_files(tmp_path: Path, kind: str, damage: str) -> None:
     path = tmp_path / ("net.safetensors" if kind == "safetensors" else "net.pth")
     path.write_bytes(DAMAGE[damage](good(path, legacy=kind == "legacy")))
     with pytest.raises(AliasfixError) as error:
-        read(path)
+        read_checkpoint(path)
     assert str(path) in message(error)
 
 
@@ -187,7 +187,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     data[data.index(weights) + 3] ^= 1
     path.write_bytes(data)
     with pytest.raises(AliasfixError, match="checksum of net/data/"):
-        read(path)
+        read_checkpoint(path)
 
 
 def test_files_without_checksums_are_read(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_files_that_hold_something_else(tmp_path: Path, name: str) -> None:
     content, expected = OTHER[name]
     torch.save(content, tmp_path / name)
     with pytest.raises(AliasfixError) as error:
-        _ = read(tmp_path / name).record
+        _ = read_checkpoint(tmp_path / name).record
     assert expected in message(error)
 
 
@@ -222,20 +222,20 @@ def test_metadata_that_is_no_record(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     safetensors.torch.save_file(dict(net().state_dict()), path, {"aliasfix": "{"})
     with pytest.raises(AliasfixError, match="no JSON"):
-        read(path)
+        read_checkpoint(path)
 
 
 def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
     with pytest.raises(AliasfixError, match="damaged"):
-        read(path)
+        read_checkpoint(path)
 
 
 def test_no_such_file_and_directories(tmp_path: Path) -> None:
     with pytest.raises(AliasfixError, match="no such file"):
-        read(tmp_path / "net.pth")
+        read_checkpoint(tmp_path / "net.pth")
     with pytest.raises(AliasfixError, match="is a directory"):
-        read(tmp_path)
+        read_checkpoint(tmp_path)
     with pytest.raises(AliasfixError, match="no such file"):
-        read(tmp_path / ("n" * 5000))
+        read_checkpoint(tmp_path / ("n" * 5000))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from aliasfix.files.checkpoint import read
-from aliasfix.files.loading import MisfitError, load
+from aliasfix.files.checkpoint import read_checkpoint
+from aliasfix.files.loading import MisfitError, load_weights
 
 from .checkpoints import loads, message, net, same
 
@@ -17,7 +17,7 @@ def test_a_models_own_module_is_no_prefix(tmp_path: Path) -> None:
     model = nn.DataParallel(net())
     torch.save(model.state_dict(), path)
     other = nn.DataParallel(net(seed=9))
-    load(other, read(path))
+    load_weights(other, read_checkpoint(path))
     assert same(dict(other.state_dict()), dict(model.state_dict()))
 
 
@@ -29,14 +29,14 @@ def test_old_batch_norms_load_and_new_ones_must_be_whole(tmp_path: Path) -> None
     assert loads(path)
     torch.save(whole, path)
     with pytest.raises(MisfitError, match=r"1 missing \(1.num_batches_tracked\)"):
-        load(net(), read(path))
+        load_weights(net(), read_checkpoint(path))
 
 
 def test_lazy_models_take_their_shapes_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     torch.save(nn.Sequential(nn.Linear(4, 3)).state_dict(), path)
     lazy = nn.Sequential(nn.LazyLinear(3))
-    load(lazy, read(path))
+    load_weights(lazy, read_checkpoint(path))
     assert lazy[0].weight.shape == (3, 4)
 
 
@@ -68,7 +68,7 @@ def test_misfits_name_the_keys(tmp_path: Path, case: str) -> None:
     changes, expected = MISFITS[case]
     torch.save(changed(net().state_dict(), **changes), path)
     with pytest.raises(MisfitError) as error:
-        load(net(), read(path), "tests:net")
+        load_weights(net(), read_checkpoint(path), "tests:net")
     text = message(error)
     assert text.startswith(f"{path} does not fit tests:net: ")
     assert all(part in text for part in expected)
@@ -80,5 +80,5 @@ def test_a_table_with_another_number_of_rows_is_no_head(tmp_path: Path) -> None:
     model = nn.ParameterDict({"relative_position_bias_table": torch.zeros(9, 2)})
     torch.save({"relative_position_bias_table": torch.zeros(25, 2)}, path)
     with pytest.raises(MisfitError) as error:
-        load(model, read(path))
+        load_weights(model, read_checkpoint(path))
     assert "num_classes" not in message(error)

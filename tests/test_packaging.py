@@ -1,6 +1,9 @@
 """What a stranger gets: the wheel, the public names, and documents that say what is so."""
 
+import ast
+import importlib
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -19,6 +22,7 @@ PUBLIC = [
     "AliasfixError",
     "Calibration",
     "Comparison",
+    "ConvertedFile",
     "FilterSweep",
     "Finetuning",
     "LatticeWarning",
@@ -31,6 +35,8 @@ PUBLIC = [
     "compare",
     "compare_filters",
     "convert",
+    "convert_file",
+    "export",
     "filters",
     "finetune",
     "inspect",
@@ -199,3 +205,23 @@ def test_the_demo_says_what_is_missing(tmp_path):
     assert len(errors) == 1
     assert 'pip install "aliasfix[demo]"' in errors[0]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("package", ["aliasfix", "aliasfix.cli", "aliasfix.files"])
+def test_no_function_hides_the_module_of_its_name(package):
+    found = importlib.import_module(package)
+    modules = [name for _, name, _ in pkgutil.iter_modules(found.__path__)]
+    assert [name for name in modules if getattr(found, name, None) is not sys.modules.get(f"{package}.{name}")] == []
+
+
+def test_no_import_of_the_files_waits_for_a_call():
+    """Imports within a function hide a circle; those of the libraries that may be missing stay there."""
+    waiting = {
+        f"{path.stem}: {ast.unparse(inner)}"
+        for path in (ROOT / "aliasfix" / "files").glob("*.py")
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for inner in ast.walk(function)
+        if isinstance(inner, ast.ImportFrom) and inner.level
+    }
+    assert waiting == set()

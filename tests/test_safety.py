@@ -24,10 +24,10 @@ from typer.testing import CliRunner
 import aliasfix
 from aliasfix.cli import app
 from aliasfix.files import directory, streaming
-from aliasfix.files.checkpoint import Checkpoint, read
-from aliasfix.files.loading import load
+from aliasfix.files.checkpoint import Checkpoint, read_checkpoint
+from aliasfix.files.loading import load_weights
 from aliasfix.files.record import Record, _digest, _parts, digest_of_weights
-from aliasfix.files.saving import write
+from aliasfix.files.saving import write_checkpoint
 from aliasfix.planning.plan import Plan
 from aliasfix.recipe import Recipe
 
@@ -89,7 +89,7 @@ def test_a_stream_is_what_loading_gives(tmp_path: Path) -> None:
     assert "out.safetensors: huge_nets:make_huge, 1 of" in printed
     before, after = (safetensors.torch.load_file(tmp_path / f"{name}.safetensors") for name in ("huge", "out"))
     assert all(torch.equal(after[key].nan_to_num(), value.nan_to_num()) for key, value in before.items())
-    record = read(tmp_path / "out.safetensors").record
+    record = read_checkpoint(tmp_path / "out.safetensors").record
     assert record.weights == digest_of_weights(before)
     assert record.plan.recipe == aliasfix.Recipe()
     assert sorted(os.listdir(tmp_path)) == sorted(
@@ -110,7 +110,7 @@ def test_a_stream_says_what_does_not_fit(tmp_path: Path) -> None:
     assert "stays a .safetensors file" in done.stderr
     os.truncate(tmp_path / "huge.safetensors", 1000)
     with pytest.raises(aliasfix.AliasfixError, match="is damaged"):
-        streaming.read(tmp_path / "huge.safetensors")
+        streaming.read_header(tmp_path / "huge.safetensors")
 
 
 @pytest.mark.slow
@@ -128,13 +128,13 @@ def _write_for_ever(path: Path) -> None:
     while True:
         number += 1
         state = {"a": torch.full((2**20,), float(number)), "b": torch.tensor(number)}
-        write(path, Checkpoint(path, {"state_dict": state}), RECORD)
+        write_checkpoint(path, Checkpoint(path, {"state_dict": state}), RECORD)
 
 
 def survives(folder: Path, suffix: str, kills: int) -> None:
     """Kill a process that writes one file again and again; the file is whole each time."""
     path, chance = folder / f"net{suffix}", random.Random(0)
-    write(path, Checkpoint(path, {"state_dict": {"a": torch.zeros(2**20), "b": torch.tensor(0)}}), RECORD)
+    write_checkpoint(path, Checkpoint(path, {"state_dict": {"a": torch.zeros(2**20), "b": torch.tensor(0)}}), RECORD)
     values = set()
     for _ in range(kills):
         child = os.fork()
@@ -143,9 +143,9 @@ def survives(folder: Path, suffix: str, kills: int) -> None:
         time.sleep(chance.uniform(0, 0.2))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        state = read(path).state
+        state = read_checkpoint(path).state
         assert (state["a"] == float(state["b"])).all()
-        assert read(path).record.to_dict() == RECORD
+        assert read_checkpoint(path).record.to_dict() == RECORD
         values.add(int(state["b"]))
     assert values != {0}
 
@@ -173,7 +173,7 @@ def _write_directories_for_ever(path: Path, records: list[Record]) -> None:
     while True:
         number += 1
         file = Checkpoint(path, {"state_dict": {"a": torch.full((2**16,), float(number)), "b": torch.tensor(number)}})
-        directory.write(path, file, records[number % len(records)], {"num_classes": number})
+        directory.write_directory(path, file, records[number % len(records)], {"num_classes": number})
 
 
 def _stop(*children: int) -> None:
@@ -185,7 +185,9 @@ def _stop(*children: int) -> None:
 def overwritten(path: Path, records: list[Record], kills: int) -> list[str]:
     """Kill a process that writes one directory over; what reading it says each time, "" where it is whole."""
     chance, found = random.Random(0), []
-    directory.write(path, Checkpoint(path, {"state_dict": {"a": torch.zeros(1), "b": torch.tensor(0)}}), records[0], {})
+    directory.write_directory(
+        path, Checkpoint(path, {"state_dict": {"a": torch.zeros(1), "b": torch.tensor(0)}}), records[0], {}
+    )
     for _ in range(kills):
         child = os.fork()
         if child == 0:
@@ -193,7 +195,7 @@ def overwritten(path: Path, records: list[Record], kills: int) -> list[str]:
         time.sleep(chance.uniform(0, 0.1))
         _stop(child)
         try:
-            file = directory.read(path)
+            file = directory.read_directory(path)
         except aliasfix.AliasfixError as error:
             found.append(str(error))
             continue
@@ -227,7 +229,7 @@ def test_two_processes_write_one_output(tmp_path: Path, name: str) -> None:
         while not path.exists():
             time.sleep(0.01)
         for _ in range(30):
-            file = directory.read(path) if name == "net" else read(path)
+            file = directory.read_directory(path) if name == "net" else read_checkpoint(path)
             assert (file.state["a"] == float(file.state["b"])).all()
     finally:
         _stop(*children)
@@ -274,8 +276,8 @@ def fuzz(folder: Path, rounds: int) -> None:
     for name in ("a.pth", "b.safetensors"):
         aliasfix.save(model, folder / name)
     torch.save(saved, folder / "c.pth", _use_new_zipfile_serialization=False)
-    file = read(folder / "a.pth")
-    directory.write(folder / "d", file, replace(file.record, base="timm:resnet18"), {"num_classes": 3})
+    file = read_checkpoint(folder / "a.pth")
+    directory.write_directory(folder / "d", file, replace(file.record, base="timm:resnet18"), {"num_classes": 3})
     whole = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     refused = 0
     for number in range(rounds):
@@ -357,7 +359,7 @@ def test_a_compressed_bomb_is_refused_unread(tmp_path: Path) -> None:
             part.write(bytes(2**20))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(aliasfix.AliasfixError, match="is compressed") as error:
-        read(path)
+        read_checkpoint(path)
     assert str(path) in message(error)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100 * 1024
 
@@ -390,10 +392,10 @@ def test_names_that_paint_the_terminal(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({"\x1b[2J\nfine": torch.zeros(1)}, path)
     with pytest.raises(aliasfix.AliasfixError) as error:
-        load(net(), read(path))
+        load_weights(net(), read_checkpoint(path))
     assert r"\x1b[2J\nfine" in message(error)
     version = Record(Plan(Recipe(), ()), None, {}, "\x1b[2J")
-    write(path, Checkpoint(path, {"state_dict": net().state_dict()}), version.to_dict())
+    write_checkpoint(path, Checkpoint(path, {"state_dict": net().state_dict()}), version.to_dict())
     printed = CliRunner().invoke(app, ["inspect", str(path)]).stdout
     assert r"by aliasfix \x1b[2J" in printed
     assert "\x1b" not in printed

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from aliasfix import AliasfixError
-from aliasfix.files.checkpoint import Checkpoint, read
-from aliasfix.files.saving import SUFFIXES, check, write
+from aliasfix.files.checkpoint import Checkpoint, read_checkpoint
+from aliasfix.files.saving import SUFFIXES, check_file, write_checkpoint
 
 from .checkpoints import RECORD, loads, message, net, same
 
@@ -19,8 +19,8 @@ from .checkpoints import RECORD, loads, message, net, same
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_written_file_reads_back(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"net{suffix}"
-    write(path, Checkpoint(path, {"state_dict": net().state_dict()}), RECORD)
-    assert read(path).record.to_dict() == RECORD
+    write_checkpoint(path, Checkpoint(path, {"state_dict": net().state_dict()}), RECORD)
+    assert read_checkpoint(path).record.to_dict() == RECORD
     assert loads(path)
     assert os.listdir(tmp_path) == [path.name]
 
@@ -28,7 +28,7 @@ def test_a_written_file_reads_back(tmp_path: Path, suffix: str) -> None:
 def test_safetensors_keeps_its_metadata(tmp_path: Path) -> None:
     path, out = tmp_path / "net.safetensors", tmp_path / "out.safetensors"
     safetensors.torch.save_file(dict(net().state_dict()), path, {"format": "pt", "author": "somebody"})
-    write(out, read(path), RECORD)
+    write_checkpoint(out, read_checkpoint(path), RECORD)
     with safetensors.safe_open(out, "pt") as file:
         assert file.metadata()["author"] == "somebody"
         assert file.metadata()["aliasfix"].startswith("{")
@@ -43,7 +43,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, suffix: str) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         with pytest.raises(AliasfixError) as error:
-            write(path, Checkpoint(path, {"state_dict": {"a": torch.ones(100_000)}}), RECORD)
+            write_checkpoint(path, Checkpoint(path, {"state_dict": {"a": torch.ones(100_000)}}), RECORD)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert message(error) == f"{path} could not be written: File too large"
@@ -59,7 +59,7 @@ def test_an_interrupt_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt):
-        write(path, Checkpoint(path, {"state_dict": {"a": torch.ones(1)}, "more": Interrupting()}), RECORD)
+        write_checkpoint(path, Checkpoint(path, {"state_dict": {"a": torch.ones(1)}, "more": Interrupting()}), RECORD)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == [path.name]
 
@@ -74,7 +74,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     }
     for path, expected in places.items():
         with pytest.raises(AliasfixError, match=expected) as error:
-            write(path, Checkpoint(path, {"state_dict": net().state_dict()}), RECORD)
+            write_checkpoint(path, Checkpoint(path, {"state_dict": net().state_dict()}), RECORD)
         assert str(path.parent) in message(error)
 
 
@@ -83,7 +83,7 @@ def test_closed_directories(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(AliasfixError, match="no permission"):
-            check(tmp_path / "net.pth")
+            check_file(tmp_path / "net.pth")
     finally:
         tmp_path.chmod(0o700)
 
@@ -92,14 +92,14 @@ def test_modes_and_links_stay(tmp_path: Path) -> None:
     file = Checkpoint(tmp_path, {"state_dict": net().state_dict()})
     before = os.umask(0o027)
     try:
-        write(tmp_path / "new.pth", file, RECORD)
+        write_checkpoint(tmp_path / "new.pth", file, RECORD)
     finally:
         os.umask(before)
     assert (tmp_path / "new.pth").stat().st_mode & 0o777 == 0o640
     (tmp_path / "new.pth").chmod(0o600)
     (tmp_path / "link.pth").symlink_to("new.pth")
     (tmp_path / "new.pth").write_text("old")
-    write(tmp_path / "link.pth", file, RECORD)
+    write_checkpoint(tmp_path / "link.pth", file, RECORD)
     assert (tmp_path / "link.pth").is_symlink()
     assert (tmp_path / "new.pth").stat().st_mode & 0o777 == 0o600
     assert loads(tmp_path / "new.pth")
@@ -110,7 +110,7 @@ def test_tied_weights_are_written_for_each_key(tmp_path: Path) -> None:
     tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     tied[1].weight = tied[0].weight
     state = {**tied.state_dict(), "view": tied[0].weight.detach().t()}
-    write(path, Checkpoint(path, {"state_dict": state}), RECORD)
+    write_checkpoint(path, Checkpoint(path, {"state_dict": state}), RECORD)
     assert same(safetensors.torch.load_file(path), dict(state))
 
 
@@ -118,5 +118,5 @@ def test_safetensors_has_no_room_for_other_things(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     file = Checkpoint(path, {"state_dict": {"a": torch.ones(1), "a._extra_state": {"b": 1}}})
     with pytest.raises(AliasfixError, match="_extra_state is no tensor"):
-        write(path, file, RECORD)
+        write_checkpoint(path, file, RECORD)
     assert os.listdir(tmp_path) == []

@@ -8,16 +8,7 @@ import sys
 
 import typer
 
-from .compare import compare
-from .convert import convert
-from .demo import demo
-from .export import export
-from .finetune import finetune
-from .inspect import inspect
-from .names import list_names
-from .revert import revert
-from .run import run
-from .verify import verify
+from . import compare, convert, demo, export, finetune, inspect, names, revert, run, verify
 
 _HELP = """Anti-alias a trained network, keeping its weights.
 
@@ -47,16 +38,16 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 nothing to convert.
 """
 
 app = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command()(inspect)
-app.command()(convert)
-app.command()(revert)
-app.command()(verify)
-app.command()(export)
-app.command()(finetune)
-app.command("list")(list_names)
-app.command()(compare)
-app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(run)
-app.command()(demo)
+app.command()(inspect.inspect)
+app.command()(convert.convert)
+app.command()(revert.revert)
+app.command()(verify.verify)
+app.command()(export.export)
+app.command()(finetune.finetune)
+app.command("list")(names.list_names)
+app.command()(compare.compare)
+app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(run.run)
+app.command()(demo.demo)
 
 
 def main() -> None:

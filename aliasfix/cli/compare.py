@@ -5,19 +5,19 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from torch import nn
 
 from ..comparison import Comparison, FilterSweep, figures, page
 from ..comparison import compare as compare_models
 from ..comparison import compare_filters as sweep_filters
 from ..comparison.filter_sweep import NothingToConvertError
-from ..files import checkpoint, models, store
-from ..files.checkpoint import Checkpoint
+from ..files import opening
+from ..recipe import Recipe
 from ..text.wording import one_line
-from . import batch, console, options, targets
+from . import console, options, targets
 
 
 @console.one_line_errors
+@options.recipe_options(without="filter")
 def compare(
     target: Annotated[str, typer.Argument(metavar="A", show_default=False)],
     images: options.Images,
@@ -27,11 +27,8 @@ def compare(
     figures_in: options.Figures = None,
     checkpoint_file: options.CheckpointFile = None,
     arg: options.Arg = None,
-    padding: options.Padding = "reflect",
-    stem: options.Stem = "paper",
-    average: options.Average = "keep",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
+    *,
+    recipe: Recipe,
     random_weights: options.RandomWeights = False,
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
@@ -48,7 +45,7 @@ def compare(
 
     A and B are models, or files that aliasfix converted; --checkpoint and --arg are those of the models. With
     --filters there is no B: A is converted with each filter, and the command says which one it would take and
-    why; --padding, --stem, --average, --include and --exclude are those of the conversions.
+    why; --padding to --memory-budget are those of the conversions.
 
     \b
     aliasfix compare resnet18 out.pth --checkpoint mine.pth --images photos --html out.html
@@ -58,15 +55,13 @@ def compare(
     """
     if (other is None) == (filters is None):
         console.fail("give a second model, or --filters to compare on one", 2)
-    if checkpoint_file is not None and random_weights:
-        console.fail("--checkpoint and --random-weights exclude each other", 2)
     names = [name.strip() for name in (filters or "tri3").split(",") if name.strip()]
-    recipes = [options.recipe(name, padding, stem, average, include, exclude) for name in names]
+    for name in names:
+        options.recipe({"filter": name})
     args, example = options.arguments(arg), options.example(input_size)
     where = _device(device)
     if html is not None:
-        page.check(html)
-    file = None if checkpoint_file is None else checkpoint.read(checkpoint_file, trust_pickle)
+        page.check_page(html)
     more: dict[str, Any] = {
         "size": None if example is None else example.shape[-1],
         "passes": passes,
@@ -77,48 +72,33 @@ def compare(
         "output": int(output) if output is not None and output.lstrip("-").isdecimal() else output,
     }
     pair = [(one, beside) for one, beside in ((target, other), (other, target)) if one is not None]
-    found = [_model(*named, file, args, random_weights, trust_pickle, seed).to(where) for named in pair]
+    found = [
+        targets.open_model(
+            one, args, checkpoint_file, random_weights, trust_pickle, base=_model_named(beside), seed=seed
+        ).to(where)
+        for one, beside in pair
+    ]
     sweep: FilterSweep | None = None
     with console.working("measuring", spin=False):
         if other is not None:
             result = compare_models(found[0], found[1], str(images), names=_called(target, other), **more)
         else:
             try:
-                sweep = sweep_filters(found[0], names, str(images), recipe=recipes[0], **more)
+                sweep = sweep_filters(found[0], names, str(images), recipe=recipe, **more)
             except NothingToConvertError as error:
                 console.fail(error, 3)
             result = sweep.comparison
     show(result, sweep, html, figures_in, as_json)
 
 
-def _model(
-    target: str,
-    beside: str | None,
-    file: Checkpoint | None,
-    args: dict[str, Any],
-    random_weights: bool,
-    trust: bool,
-    seed: int,
-) -> nn.Module:
-    """A model by name, with its library's weights or those of the file; or a file that aliasfix converted.
-
-    Where the file does not say how its model is built, it is the model named ``beside`` it.
-    """
-    if targets.names_file(target):
-        with console.working(f"loading {target}"):
-            own = batch.read(Path(target), trust)
-            if own.record is None:
-                console.fail(f"{target} was not converted by aliasfix: name its model, and it as --checkpoint {target}")
-            named = own.record.base is not None or beside is None or targets.names_file(beside)
-            fresh = None if named else models.build(targets.find(str(beside)), args, pretrained=False)
-            return store.restore(own, store.recorded(own), fresh).eval()
-    model, _ = targets.build(targets.find(target), args, file, random_weights, seed)
-    return model.eval()
+def _model_named(target: str | None) -> str | None:
+    """The model beside a file that does not say how its own is built."""
+    return None if target is None or opening.names_file(target) else target
 
 
 def _called(target: str, other: str) -> tuple[str, str]:
     """What to call two models: files by their names."""
-    names = [Path(one).name if targets.names_file(one) else one for one in (target, other)]
+    names = [Path(one).name if opening.names_file(one) else one for one in (target, other)]
     return (names[0], names[1]) if names[0] != names[1] else (f"{names[0]} (A)", f"{names[1]} (B)")
 
 

@@ -1,46 +1,28 @@
 """``aliasfix convert``."""
 
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from torch import nn
 
-from .. import surgery
-from ..calibration import Calibration
-from ..calibration import calibrate as calibrate_model
-from ..conversion import convert as convert_model
-from ..conversion import inspect as inspect_model
-from ..conversion import report
 from ..errors import AliasfixError
-from ..files import checkpoint, directory, saving, store, streaming
-from ..files.checkpoint import Checkpoint
-from ..files.models import Source
-from ..planning.plan import Plan
+from ..files import batch, checkpoint, directory, opening, saving
+from ..files.converting import ConvertedFile, convert_file
 from ..recipe import Recipe
 from ..text.wording import one_line
-from ..version import __version__
-from . import batch, console, options, targets
-from .batch import Task
+from . import console, options, targets
 
 
 @console.one_line_errors
+@options.recipe_options()
 def convert(
     target: Annotated[str, typer.Argument(metavar="MODEL", show_default=False)],
     output: options.Output,
     checkpoints: options.Checkpoints = None,
     arg: options.Arg = None,
-    filter: options.Filter = "tri3",
-    padding: options.Padding = "reflect",
-    stem: options.Stem = "paper",
-    average: options.Average = "keep",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
-    budget: options.Budget = None,
-    memory_budget: options.MemoryBudget = None,
+    *,
+    recipe: Recipe,
     random_weights: options.RandomWeights = False,
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
@@ -67,7 +49,6 @@ def convert(
     aliasfix convert timm:resnet50.a1_in1k --calibrate photos/ -o calibrated.safetensors
     aliasfix convert mypackage.nets:make_net --checkpoint net.pt --filter bin5 --padding zero -o net-aliasfix.pt
     """
-    recipe = options.recipe(filter, padding, stem, average, include, exclude, budget, memory_budget)
     args, example = options.arguments(arg), options.example(input_size)
     if directory.is_model(Path(target)):
         checkpoints = [Path(target), *(checkpoints or [])]
@@ -76,138 +57,64 @@ def convert(
     _check_usage(target, output, checkpoints or [], random_weights)
     if calibrate is not None and stream:
         console.fail("--calibrate changes the weights, and --stream copies them: they exclude each other", 2)
-    found = batch.tasks(checkpoints or [], output)
-    source: Source | None = None
+    tasks = batch.tasks(checkpoints or [], output)
+    source = targets.find(target)
     results, failures = [], {}
-    for task in found:
+    for task in tasks:
         try:
-            if not task.as_directory and len(found) == 1:
-                saving.check(task.output)
-            source = source or targets.find(target)
-            if calibrate is None and task.given is not None and (stream or streaming.is_large(task.given)):
-                result = _stream(source, args, task.given, task.output, recipe, example)
-            else:
-                result = _convert(source, args, task, recipe, example, random_weights, trust_pickle, calibrate)
+            with console.working(f"converting {source}", spin=calibrate is None):
+                result = convert_file(
+                    task.given, task.output, base=source, base_args=args, recipe=recipe, example_input=example,
+                    images=calibrate, stream=stream, pretrained=not random_weights, trust=trust_pickle,
+                    parents=task.output != output,
+                )  # fmt: skip
         except Exception as error:
-            if len(found) == 1:
+            if len(tasks) == 1:
                 raise
             failures[str(task.given)] = str(error) if isinstance(error, AliasfixError) else one_line(error)
             continue
         results.append(result)
         if not as_json and not quiet:
-            result.tell()
+            _tell(result)
     if as_json:
-        listed = [result.to_dict() for result in results]
-        console.print_json(listed[0] if len(found) == 1 else {"results": listed, "failures": failures})
+        listed = [_to_dict(result) for result in results]
+        console.print_json(listed[0] if len(tasks) == 1 else {"results": listed, "failures": failures})
     for path, text in failures.items():
         console.note(f"failed: {text if path in text else f'{path}: {text}'}")
     if failures:
-        console.fail(f"{len(failures)} of {len(found)} checkpoints could not be converted")
+        console.fail(f"{len(failures)} of {len(tasks)} checkpoints could not be converted")
     if not any(result.plan.converted for result in results):
         raise typer.Exit(3)
 
 
-@dataclass(frozen=True)
-class _Result:
-    """What became of one checkpoint."""
-
-    source: Source
-    args: dict[str, Any]
-    plan: Plan
-    output: Path
-    lost: list[str]
-    calibration: Calibration | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result for machines."""
-        written = str(self.output) if self.plan.converted else None
-        found = {} if self.calibration is None else {"calibration": self.calibration.as_dict()}
-        return targets.result(self.source, self.args, self.plan) | {"output": written} | found
-
-    def tell(self) -> None:
-        """The result for people."""
-        console.print_plan(self.plan)
-        if not self.plan.converted:
-            console.note(f"nothing to convert in {self.source}: nothing is written")
-            return
-        count = f"{len(self.plan.converted)} of {len(self.plan)} sampling operations converted"
-        print(f"{self.output}: {self.source}, {count}")
-        if self.calibration is not None:
-            console.print_table(self.calibration)
-        if self.plan.calibration is None:
-            print("A raw conversion changes what the network computes: calibrate or fine-tune it before use.")
-        if self.lost and self.calibration is not None:
-            console.note(f"written are the calibrated weights alone, without {', '.join(self.lost)}")
-        elif self.lost:
-            console.note(f"a .safetensors file holds only weights, not {', '.join(self.lost)}; -o X.pth would")
+def _to_dict(result: ConvertedFile) -> dict[str, Any]:
+    """What became of one checkpoint, for machines."""
+    written = None if result.path is None else str(result.path)
+    found = {} if result.calibration is None else {"calibration": result.calibration.as_dict()}
+    return targets.result(result.source, result.args, result.plan) | {"output": written} | found
 
 
-def _convert(
-    source: Source,
-    args: dict[str, Any],
-    task: Task,
-    recipe: Recipe,
-    example: torch.Tensor | None,
-    random_weights: bool,
-    trust: bool,
-    images: Path | None,
-) -> _Result:
-    file = None if task.given is None else targets.read(task.given, trust, recipe)
-    model, args = targets.build(source, args, file, random_weights)
-    with console.working("converting"):
-        convert_model(model, recipe=recipe, example_input=example, inplace=True)
-        plan = report(model) or inspect_model(model, recipe=recipe, example_input=example)
-    lost: list[str] = []
-    calibration: Calibration | None = None
-    if plan.converted:
-        _check_blurs(file, model)
-        if file is not None and file.record is not None and file.record.plan.calibration is not None:
-            plan = surgery.note_calibration(model, file.record.plan.calibration)
-        lost = file.beside if file is not None and (images or _weights_alone(task)) else []
-        if images is not None:
-            with console.working("calibrating", spin=False):
-                calibration = calibrate_model(model.eval(), images)
-            plan, file = report(model) or plan, None
-        file = file or Checkpoint(task.output, {"state_dict": model.state_dict()})
-        with console.working(f"writing {task.output}"):
-            task.output.parent.mkdir(parents=True, exist_ok=True)
-            store.write(task.output, task.as_directory, file, model, targets.record(source, args, plan), example)
-    return _Result(source, args, plan, task.output, lost, calibration)
-
-
-def _stream(
-    source: Source, args: dict[str, Any], given: Path, output: Path, recipe: Recipe, example: torch.Tensor | None
-) -> _Result:
-    """Convert a checkpoint without loading it: of a model on the meta device, with the file's tensors copied."""
-    with console.working(f"reading the header of {given}"):
-        stream = streaming.read(given)
-        targets.same_recipe(stream.checkpoint, recipe)
-        model = store.rebuild(str(source), args)
-        targets.load(model, stream.checkpoint, source)
-    with console.working("converting"):
-        convert_model(model, recipe=recipe, example_input=None if example is None else example.to("meta"), inplace=True)
-        plan = report(model) or inspect_model(model, recipe=recipe)
-    if plan.converted:
-        with console.working(f"writing {output}"):
-            streaming.write(output, stream, replace(targets.record(source, args, plan), version=__version__))
-    return _Result(source, args, plan, output, [])
-
-
-def _weights_alone(task: Task) -> bool:
-    return task.as_directory or task.output.suffix == ".safetensors"
-
-
-def _check_blurs(file: Checkpoint | None, model: nn.Module) -> None:
-    """Weights that come from a converted model must have been under the same blurs."""
-    if file is not None and file.blurs and file.blurs != checkpoint.blurs(model.state_dict()):
-        raise AliasfixError(
-            f"{file.path} holds weights of a model that aliasfix converted at {len(file.blurs)} places, and not by "
-            f"this recipe: repeat its recipe, or revert the model before saving its weights"
-        )
+def _tell(result: ConvertedFile) -> None:
+    """What became of one checkpoint, for people."""
+    console.print_plan(result.plan)
+    if result.path is None:
+        console.note(f"nothing to convert in {result.source}: nothing is written")
+        return
+    count = f"{len(result.plan.converted)} of {len(result.plan)} sampling operations converted"
+    print(f"{result.path}: {result.source}, {count}")
+    if result.calibration is not None:
+        console.print_table(result.calibration)
+    if result.plan.calibration is None:
+        print("A raw conversion changes what the network computes: calibrate or fine-tune it before use.")
+    entries = ", ".join(result.left_out)
+    if entries and result.calibration is not None:
+        console.note(f"written are the calibrated weights alone, without {entries}")
+    elif entries:
+        console.note(f"a .safetensors file holds only weights, not {entries}; -o X.pth would")
 
 
 def _check_usage(target: str, output: str, checkpoints: list[Path], random_weights: bool) -> None:
-    if targets.names_file(target):
+    if opening.names_file(target):
         if Path(target).suffix != ".safetensors" and os.path.isfile(target):
             checkpoint.check_whole(Path(target))  # of a program there is no model to name
         console.fail(f"{target} is a file: name its model, and the file as --checkpoint {target}", 2)

@@ -30,8 +30,8 @@ def demo(
     installed (pip install "aliasfix[demo]"); otherwise a small one, trained on scikit-learn's digits on the spot.
     """
     torch.set_num_threads(1)  # threads that wait for one another take minutes where the cores are busy
-    page.check(html)
-    saving.check(output)
+    page.check_page(html)
+    saving.check_file(output)
     console.note("this takes a minute or two")
     with console.working("building the network"):
         shown = showcase.subject()

@@ -1,24 +1,20 @@
 """``aliasfix export``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
-from torch import nn
 
-from ..conversion import convert as convert_model
-from ..conversion import report
-from ..errors import AliasfixError
-from ..files import exporting, store
-from ..files.checkpoint import Checkpoint
+from ..conversion import convert, report
+from ..files import exporting, opening
 from ..recipe import Recipe
-from . import batch, console, options, targets
+from . import console, options, targets
 
 _FORMATS = " or ".join(exporting.SUFFIXES)
 
 
 @console.one_line_errors
+@options.recipe_options()
 def export(
     target: Annotated[str, typer.Argument(metavar="MODEL_OR_FILE", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help=f"What to write: {_FORMATS}.")],
@@ -30,12 +26,8 @@ def export(
     ] = None,
     checkpoint_file: options.CheckpointFile = None,
     arg: options.Arg = None,
-    filter: options.Filter = "tri3",
-    padding: options.Padding = "reflect",
-    stem: options.Stem = "paper",
-    average: options.Average = "keep",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
+    *,
+    recipe: Recipe,
     random_weights: options.RandomWeights = False,
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
@@ -53,20 +45,19 @@ def export(
     aliasfix export timm:resnet18 --checkpoint mine.pth --arg num_classes=10 --padding zero -o model.onnx
     aliasfix export mypackage.nets:make_net --checkpoint net-aliasfix.pt -o model.onnx
     """
-    recipe = options.recipe(filter, padding, stem, average, include, exclude)
     args, example = options.arguments(arg), options.example(input_size)
     opened = [what.strip() for what in (dynamic or "").split(",") if what.strip()]
     if not set(opened) <= set(exporting.DYNAMIC):
         console.fail(f"--dynamic {dynamic}: choose of {', '.join(exporting.DYNAMIC)}", 2)
     if output.suffix not in exporting.SUFFIXES:
         console.fail(f"-o {output}: the suffix tells the format, {_FORMATS}", 2)
-    exporting.check(output)
-    if targets.names_file(target):
-        if args or checkpoint_file is not None or random_weights:
-            console.fail(f"{target} is a file: --checkpoint, --arg and --random-weights are those of a model", 2)
-        model = _load(Path(target), batch.read(Path(target), trust_pickle), None, recipe)
-    else:
-        model = _build(target, checkpoint_file, args, recipe, example, random_weights, trust_pickle)
+    exporting.check_export(output)
+    if opening.names_file(target) and (args or checkpoint_file is not None or random_weights):
+        console.fail(f"{target} is a file: --checkpoint, --arg and --random-weights are those of a model", 2)
+    model = targets.open_model(target, args, checkpoint_file, random_weights, trust_pickle, recipe=recipe)
+    if report(model) is None:
+        with console.working("converting"):
+            convert(model, recipe=recipe, example_input=example, inplace=True)
     if report(model) is None:
         console.note(f"nothing to convert in {target}: nothing is written")
         raise typer.Exit(3)
@@ -77,37 +68,3 @@ def export(
     elif not quiet:
         runner = "onnxruntime" if output.suffix == ".onnx" else "torch.export"
         print(f"{output}: its output in {runner} differs from the model's by {difference:.1g} of the scale")
-
-
-def _load(path: Path, file: Checkpoint, model: nn.Module | None, recipe: Recipe) -> nn.Module:
-    """A converted file; of the default recipe nothing is known to be wanted."""
-    if file.record is None:
-        raise AliasfixError(
-            f"{path} was not converted by aliasfix: convert it first, or name its model, as in "
-            f"aliasfix export MODEL --checkpoint {path}"
-        )
-    if file.record.base is None and model is None:
-        raise AliasfixError(f"{path} does not name its model: aliasfix export MODEL --checkpoint {path}")
-    with console.working(f"loading {path}"):
-        return store.restore(file, store.recorded(file), model, None if recipe == Recipe() else recipe)
-
-
-def _build(
-    target: str,
-    checkpoint_file: Path | None,
-    args: dict[str, Any],
-    recipe: Recipe,
-    example: torch.Tensor | None,
-    random_weights: bool,
-    trust: bool,
-) -> nn.Module:
-    """A model by name, with its library's weights or those of a checkpoint, converted."""
-    if checkpoint_file is not None and random_weights:
-        console.fail("--checkpoint and --random-weights exclude each other", 2)
-    file = None if checkpoint_file is None else batch.read(checkpoint_file, trust)
-    model, _ = targets.build(targets.find(target), args, file, random_weights)
-    model.eval()
-    if checkpoint_file is not None and file is not None and file.record is not None:
-        return _load(checkpoint_file, file, model, recipe)
-    with console.working("converting"):
-        return convert_model(model, recipe=recipe, example_input=example, inplace=True)

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 from torch import nn
 
-from .. import surgery
-from ..conversion import convert, unblurred
-from ..files import checkpoint, loading, models, store
+from ..conversion import convert, report
+from ..files import opening
 from ..finetuning import finetune as finetune_model
-from . import batch, console, options, targets
+from ..recipe import Recipe
+from . import console, options, targets
 
 Model = Annotated[str, typer.Argument(metavar="MODEL|FILE", show_default=False)]
 Out = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder of the run.")]
@@ -58,13 +58,15 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in D
 
 
 @console.one_line_errors
+@options.recipe_options()
 def finetune(
     target: Model,
     images: options.Images,
     output: Out,
     checkpoint_file: options.CheckpointFile = None,
     arg: options.Arg = None,
-    filter: options.Filter = "tri3",
+    *,
+    recipe: Recipe,
     original: Original = None,
     validation: Held = None,
     distillation: Distillation = None,
@@ -100,14 +102,15 @@ def finetune(
     aliasfix finetune calibrated.safetensors --original timm:resnet18 --images photos -o run --consistency 0.5
     accelerate launch --num_processes 2 -m aliasfix finetune converted/ --images photos -o run --resume
     """
-    with console.working("loading the model"):
-        args = options.arguments(arg)
-        model = _model(target, checkpoint_file, args, random_weights, trust_pickle, seed)
-        if surgery.executed(model) is None:
-            convert(model, recipe=options.recipe(filter, "reflect", "paper", "keep", None, None), inplace=True)
-            if surgery.executed(model) is None:
-                console.fail(f"nothing to convert in {target}", 3)
-        teacher = None if original is None else _original(original, model, args, trust_pickle)
+    args = options.arguments(arg)
+    # a run that goes on has to begin with the same random weights
+    model = targets.open_model(target, args, checkpoint_file, random_weights, trust_pickle, recipe=recipe, seed=seed)
+    if report(model) is None:
+        with console.working("converting"):
+            convert(model, recipe=recipe, inplace=True)
+    if report(model) is None:
+        console.fail(f"nothing to convert in {target}", 3)
+    teacher = None if original is None else _original(original, model, args, trust_pickle)
     with console.working("fine-tuning", spin=False):
         found = finetune_model(
             model, images, output, original=teacher, validation=_held(validation), distillation=distillation,
@@ -128,28 +131,11 @@ def finetune(
     process.destroy_process_group()
 
 
-def _model(
-    target: str, given: Path | None, args: dict[str, Any], random_weights: bool, trust: bool, seed: int
-) -> nn.Module:
-    """A model by name, with its library's weights or those of a file; or a file that aliasfix wrote."""
-    if targets.names_file(target):
-        own = batch.read(Path(target), trust)
-        if own.record is None:
-            console.fail(f"{target} was not converted by aliasfix: name its model, and it as --checkpoint {target}", 2)
-        return store.restore(own, store.recorded(own)).eval()
-    file = None if given is None else checkpoint.read(given, trust)
-    # a run that goes on has to begin with the same random weights
-    model, _ = targets.build(targets.find(target), args, file, random_weights, seed)
-    return model.eval()
-
-
 def _original(target: str, model: nn.Module, args: dict[str, Any], trust: bool) -> nn.Module:
-    """A model by name with its library's weights, or the model before its conversion with the weights of a file."""
-    if not targets.names_file(target):
-        return models.build(targets.find(target), args, pretrained=True)
-    before = unblurred(model)
-    loading.load(before, batch.read(Path(target), trust), target)
-    return before
+    """What to distil from: a model by name, or the one trained as it was, with the weights of a file."""
+    named = target if opening.names_file(target) else targets.find(target)
+    with console.working(f"loading {named}"):
+        return opening.open_original(named, model, args, trust)
 
 
 def _held(text: str | None) -> float | str | None:

@@ -8,23 +8,19 @@ import torch
 import typer
 
 from ..conversion import inspect as inspect_model
-from ..files import models
+from ..files import opening
 from ..files.record import Record
+from ..recipe import Recipe
 from ..text.wording import printable
-from . import batch, console, options, targets
+from . import console, options, targets
 
 
 @console.one_line_errors
+@options.recipe_options()
 def inspect(
     target: Annotated[str, typer.Argument(metavar="MODEL_OR_FILE", show_default=False)],
-    filter: options.Filter = "tri3",
-    padding: options.Padding = "reflect",
-    stem: options.Stem = "paper",
-    average: options.Average = "keep",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
-    budget: options.Budget = None,
-    memory_budget: options.MemoryBudget = None,
+    *,
+    recipe: Recipe,
     arg: options.Arg = None,
     input_size: options.InputSize = None,
     trust_pickle: options.TrustPickle = False,
@@ -41,13 +37,12 @@ def inspect(
     aliasfix inspect out.safetensors
     aliasfix inspect resnet50 --json | jq '.plan.steps[].reason'
     """
-    if targets.names_file(target):
+    if opening.names_file(target):
         return _inspect_file(Path(target), trust_pickle, as_json)
-    recipe = options.recipe(filter, padding, stem, average, include, exclude, budget, memory_budget)
     args, example = options.arguments(arg), options.example(input_size)
     source = targets.find(target)
     with console.working(f"building {source}"):
-        model = models.build(source, args, pretrained=False)
+        model = opening.open_model(source, args, pretrained=False)
     with console.working("tracing the model"):
         plan = inspect_model(model, recipe=recipe, example_input=example)
     if as_json:
@@ -60,7 +55,7 @@ def inspect(
 
 def _inspect_file(path: Path, trust: bool, as_json: bool) -> None:
     with console.working(f"reading {path}"):
-        file = batch.read(path, trust)
+        file = opening.read_weights(path, trust)
     tensors = [value for value in file.state.values() if isinstance(value, torch.Tensor)]
     facts = {
         "file": str(path),

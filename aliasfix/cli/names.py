@@ -9,6 +9,7 @@ import typer
 
 from .. import filters
 from ..files import models
+from ..files.record import LIBRARIES
 from ..planning.rule import rules
 from . import console, options
 
@@ -49,4 +50,4 @@ def _filters() -> dict[str, str]:
 
 
 def _models() -> dict[str, str]:
-    return {f"{library}:{name}": "" for library in models.LIBRARIES for name in models.names(library)}
+    return {f"{library}:{name}": "" for library in LIBRARIES for name in models.names(library)}

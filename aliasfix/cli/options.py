@@ -1,9 +1,13 @@
 """The options of the command line, and what they mean."""
 
 import ast
+import dataclasses
+import functools
+import inspect
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import torch
 import typer
@@ -12,41 +16,16 @@ from ..errors import AliasfixError
 from ..recipe import Recipe
 from . import console
 
-Filter = Annotated[str, typer.Option(help="The low-pass filter; a wider one aliases less and blurs more.")]
-Padding = Annotated[
-    str,
-    typer.Option(metavar="reflect|replicate|zero|circular", help="How the blur goes on past a border."),
-]
-Stem = Annotated[
-    str,
-    typer.Option(
-        metavar="paper|full|keep",
-        help="The first strided convolutions: left alone where dense evaluation is costly (paper), "
-        "all converted (full), or none (keep).",
-    ),
-]
-Average = Annotated[
-    str,
-    typer.Option(metavar="keep|replace", help="Blur after average pooling, or put the blur in its place."),
-]
-Globs = list[str] | None
-Include = Annotated[
-    Globs, typer.Option(metavar="GLOB", help="Convert only in these modules, such as 'layer3.*'. Repeatable.")
-]
-Exclude = Annotated[Globs, typer.Option(metavar="GLOB", help="Leave these modules alone. Repeatable.")]
-Budget = Annotated[
-    float | None,
-    typer.Option(
-        metavar="RATIO",
-        help="The most multiply-adds that the converted model may make, such as 1.1 times the original's: what adds "
-        "most is left alone.",
-    ),
-]
-MemoryBudget = Annotated[
-    float | None, typer.Option(metavar="RATIO", help="The same for the memory of its activations, such as 1.2.")
-]
+Repeated = list[str] | None
+_KINDS: Mapping[Any, Any] = {
+    str: str,
+    str | Sequence[float]: str,
+    Sequence[str] | None: Repeated,
+    float | None: float | None,
+}
+"""What the command line takes for each type of the recipe's fields."""
 Arg = Annotated[
-    Globs,
+    Repeated,
     typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory, as num_classes=10. Repeatable."),
 ]
 InputSize = Annotated[
@@ -125,24 +104,43 @@ Seed = Annotated[int, typer.Option(help="Of the shifts that are drawn, and of th
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where the models run, such as cuda.")]
 
 
-def recipe(
-    filter: str,
-    padding: str,
-    stem: str,
-    average: str,
-    include: Globs,
-    exclude: Globs,
-    budget: float | None = None,
-    memory_budget: float | None = None,
-) -> Recipe:
-    """The options as a recipe."""
+def recipe_options(without: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command every option of a `Recipe`, but for one, in the place of its parameter ``recipe``."""
+    options = [_parameter(option) for option in dataclasses.fields(Recipe) if option.name != without]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> None:
+            chosen = recipe({option.name: given.pop(option.name) for option in options})
+            command(**given, recipe=chosen)
+
+        own = inspect.signature(command)
+        parameters = list(own.parameters.values())
+        place = parameters.index(own.parameters["recipe"])
+        parameters[place : place + 1] = options
+        wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return wrapped
+
+    return decorate
+
+
+def _parameter(option: "dataclasses.Field[Any]") -> inspect.Parameter:
+    """A field of the recipe as an option that typer reads."""
+    metavar = "|".join(option.metadata.get("choices", ())) or option.metadata.get("metavar")
+    shown = typer.Option(option.default, metavar=metavar, help=option.metadata["help"])
+    kind = _KINDS[get_type_hints(Recipe)[option.name]]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=shown, annotation=kind)
+
+
+def recipe(given: Mapping[str, Any]) -> Recipe:
+    """The recipe of the options given; a mistake in them ends the command."""
     try:
-        return Recipe(filter, padding, stem, average, include or None, exclude or None, budget, memory_budget)
+        return Recipe(**given)
     except AliasfixError as error:
         console.fail(error, 2)
 
 
-def arguments(given: Globs) -> dict[str, Any]:
+def arguments(given: Repeated) -> dict[str, Any]:
     """``KEY=VALUE`` as JSON and Python write values, else as text.
 
     >>> arguments(["num_classes=10", "bias=false", "size=(2, 3)", "act=relu"])

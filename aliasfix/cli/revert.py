@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from ..errors import AliasfixError
-from ..files import saving
-from . import batch, console, options
+from ..files import opening, saving
+from . import console, options
 
 
 @console.one_line_errors
@@ -27,7 +27,7 @@ def revert(
     aliasfix revert converted/ -o plain.pth
     """
     with console.working(f"reading {path}"):
-        file = batch.read(path, trust_pickle)
+        file = opening.read_weights(path, trust_pickle)
     if file.record is None:
         raise AliasfixError(f"{path} was not converted by aliasfix: there is nothing to revert")
     if file.record.plan.calibration is not None:
@@ -35,7 +35,7 @@ def revert(
             f"{path} was calibrated, which changed its weights: the original's are in what it was converted from"
         )
     with console.working(f"writing {output}"):
-        saving.write(output, file, None)
+        saving.write_checkpoint(output, file, None)
     if not quiet:
         base = file.record.base
         print(f"{output}: the weights of {path}" + (f", for {base}" if base else ""))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..checks.laws import verify as verify_model
-from ..files import models, store
+from ..files import opening
 from . import console, options
 
 
@@ -32,8 +32,7 @@ def verify(
     if args and model is None:
         console.fail("--arg are the arguments of --model: give that, too", 2)
     with console.working(f"loading {path}"):
-        fresh = None if model is None else models.build(model, args, pretrained=False)
-        loaded = store.load(path, fresh)
+        loaded = opening.open_converted(opening.read_weights(path), model, args)
     with console.working("checking the laws"):
         checked = verify_model(loaded, example_input=example)
     if as_json:

@@ -60,12 +60,12 @@ def write(path: Path, found: Comparison, sweep: FilterSweep | None = None) -> Pa
         AliasfixError: the file cannot be written, or matplotlib is not installed.
     """
     text = page(found, sweep)
-    with saving.replacing(check(path)) as temporary:
+    with saving.replacing(check_page(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def check(path: Path) -> Path:
+def check_page(path: Path) -> Path:
     """Find out before the work whether the page can be written.
 
     Raises:

@@ -122,7 +122,7 @@ def blurs(state: State) -> set[str]:
     return {re.sub(r"^((module|_orig_mod)\.)+", "", name) for name in found}
 
 
-def read(path: str | Path, trust: bool = False) -> Checkpoint:
+def read_checkpoint(path: str | Path, trust: bool = False) -> Checkpoint:
     """Read a ``.safetensors`` file, or what ``torch.save`` wrote.
 
     Args:

@@ -83,7 +83,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def read(path: Path) -> Checkpoint:
+def read_directory(path: Path) -> Checkpoint:
     """The weights of a model's directory, and the record where aliasfix wrote it.
 
     Raises:
@@ -91,7 +91,7 @@ def read(path: Path) -> Checkpoint:
     """
     config = read_config(path)
     name = WEIGHTS if os.path.lexists(path / WEIGHTS) or not os.path.lexists(path / OLD_WEIGHTS) else OLD_WEIGHTS
-    file = replace(checkpoint.read(plain_file(path, name)), path=path)
+    file = replace(checkpoint.read_checkpoint(plain_file(path, name)), path=path)
     args = config.get("model_args")
     stored = args.get("record") if config.get("architecture") == ARCHITECTURE and isinstance(args, dict) else None
     if stored is None:
@@ -110,7 +110,7 @@ def read(path: Path) -> Checkpoint:
     return file
 
 
-def write(path: Path, file: Checkpoint, record: Record, config: Mapping[str, Any]) -> None:
+def write_directory(path: Path, file: Checkpoint, record: Record, config: Mapping[str, Any]) -> None:
     """Write a model's directory.
 
     A new directory appears whole or not at all. Of an old one the two files are replaced, the weights first; where that
@@ -125,7 +125,7 @@ def write(path: Path, file: Checkpoint, record: Record, config: Mapping[str, Any
         if os.path.islink(path / name):
             raise AliasfixError(f"{path / name} is a link: nothing is written through it")
     with _appearing(path) as folder:
-        saving.write(folder / WEIGHTS, file, record.to_dict())
+        saving.write_checkpoint(folder / WEIGHTS, file, record.to_dict())
         with saving.replacing(folder / CONFIG) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 

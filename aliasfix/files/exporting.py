@@ -16,7 +16,7 @@ from ..errors import AliasfixError
 from ..text.wording import one_line
 from ..tracing.example import inputs
 from ..tracing.nest import tensors
-from . import fingerprint, saving
+from . import fingerprint, saving, store
 
 SUFFIXES = (".onnx", ".pt2")
 DYNAMIC = ("batch", "size")
@@ -27,13 +27,17 @@ _LARGEST_ONNX = 1536 * 2**20  # bytes of weights; above it torch writes a second
 
 
 def export(
-    model: nn.Module, path: str | Path, *, example_input: Tensor | None = None, dynamic: Collection[str] = ()
+    model: nn.Module | str | Path,
+    target: str | Path,
+    *,
+    example_input: Tensor | None = None,
+    dynamic: Collection[str] = (),
 ) -> float | None:
     """Export a model in eval mode, and compare what the written file returns with what the model returns.
 
     Args:
-        model: left as it was.
-        path: ``.onnx`` (by ``torch.onnx.export``) or ``.pt2`` (by ``torch.export``).
+        model: left as it was; or a file or directory that `aliasfix.load` opens.
+        target: ``.onnx`` (by ``torch.onnx.export``) or ``.pt2`` (by ``torch.export``).
         example_input: (N, C, spatial…), as for `aliasfix.convert`; only its shape and type are used.
         dynamic: what the file leaves open, of ``batch`` and ``size``; a batch that is not open is 1.
 
@@ -45,15 +49,16 @@ def export(
         AliasfixError: the model cannot be exported or the file not be written, or it computes something else than the
             model; nothing is left behind.
 
-    >>> import tempfile
+    >>> import tempfile, aliasfix
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)), f"{folder}/net.pt2", dynamic=["size"])
+    ...     aliasfix.export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)), f"{folder}/net.pt2", dynamic=["size"])
     0.0
     """
-    path = check(path)
+    path = check_export(target)
     onnx = path.suffix == ".onnx"
     if unknown := set(dynamic) - set(DYNAMIC):
         raise AliasfixError(f"dynamic={sorted(unknown)}: choose of {', '.join(DYNAMIC)}")
+    model = model if isinstance(model, nn.Module) else store.load(model)
     x = _drawn(model, example_input, "batch" in dynamic)
     with fingerprint.evaluating(model), _quiet():
         program = _program(model, x, dynamic)
@@ -77,7 +82,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def check(path: str | Path) -> Path:
+def check_export(path: str | Path) -> Path:
     """Find out before the work whether a file can be exported to.
 
     Raises:

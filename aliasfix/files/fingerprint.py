@@ -42,7 +42,7 @@ def take(model: nn.Module, example_input: Any = None) -> dict[str, Any]:
     return {"inputs": asked} | _values(_run(model, asked))
 
 
-def check(model: nn.Module, fingerprint: Mapping[str, Any]) -> str | None:
+def difference(model: nn.Module, fingerprint: Mapping[str, Any]) -> str | None:
     """How a model's output differs from what a fingerprint says, in words; None within the tolerance.
 
     Raises:

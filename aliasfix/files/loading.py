@@ -25,12 +25,12 @@ class MisfitError(AliasfixError):
     """A checkpoint that holds the weights of another model."""
 
 
-def load(model: nn.Module, checkpoint: Checkpoint, name: str = "the model") -> None:
+def load_weights(model: nn.Module, checkpoint: Checkpoint, name: str = "the model") -> None:
     """Load a checkpoint's weights into a model, strictly.
 
     Args:
         model: the one to change; if the weights do not fit, it is left in between.
-        checkpoint: any that `read` returned.
+        checkpoint: any that `read_checkpoint` returned.
         name: the model's, for messages.
 
     Raises:

@@ -22,8 +22,8 @@ from torch import nn
 from ..errors import AliasfixError
 from ..text.wording import one_line
 from . import directory
+from .record import LIBRARIES
 
-LIBRARIES = ("timm", "torchvision")
 _FORMS = "a model is timm:NAME, torchvision:NAME, NAME or package.module:factory"
 
 

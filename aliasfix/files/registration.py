@@ -6,9 +6,7 @@ somebody imports ``timm.models``, before or after.
 
 import importlib.abc
 import importlib.util
-import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -18,8 +16,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import AliasfixError
-from ..text.wording import one_line
-from . import directory
+from . import directory, loading, models, store
 from .record import Record, check_base
 
 _HOME = "timm.models"
@@ -85,8 +82,6 @@ def aliasfix(
     """
     import timm
 
-    from . import loading, models, store
-
     if record is None:
         raise AliasfixError("timm's model 'aliasfix' is opened from a directory: timm.create_model('local-dir:PATH')")
     known = Record.from_dict(record)
@@ -108,7 +103,7 @@ def aliasfix(
     if pretrained:
         given = config
         if config.get("source") == "local-dir":  # the files of a hub come to timm
-            file, _ = store.read(Path(config["file"]))
+            file, _ = store.read_converted(Path(config["file"]))
             given = config | {"source": "", "state_dict": loading.versioned(file.state, model.state_dict())}
         classes = getattr(model, "num_classes", args.get("num_classes", config.get("num_classes")))
         if library == "torchvision" and classes != config.get("num_classes"):
@@ -126,45 +121,3 @@ def aliasfix(
     if not hasattr(model, "num_classes"):
         model.num_classes = config.get("num_classes")  # type: ignore[assignment]
     return model
-
-
-def base_of(model: nn.Module) -> tuple[str | None, dict[str, Any]]:
-    """The base of a model that timm built, and what it was built with as far as timm keeps it."""
-    config = getattr(model, "pretrained_cfg", None)
-    name = config.get("architecture") if isinstance(config, Mapping) else None
-    if not isinstance(name, str) or not name or name == directory.ARCHITECTURE:
-        return None, {}
-    return f"timm:{name}", current_args(model, f"timm:{name}")
-
-
-def current_args(model: nn.Module, base: str | None) -> dict[str, Any]:
-    """What timm's factory would have to be called with for a model as it is now."""
-    if base is None or not base.startswith("timm:"):
-        return {}
-    try:
-        from timm.models._input import get_model_args
-    except ImportError:  # timm before 1.0.27 keeps no arguments
-        known = {"num_classes": "num_classes", "in_chans": "in_chans"}
-        return {key: getattr(model, name) for key, name in known.items() if isinstance(getattr(model, name, None), int)}
-    args: dict[str, Any] = json.loads(json.dumps(get_model_args(model), default=str))
-    return {key: value for key, value in args.items() if key != "record"}
-
-
-def config(model: nn.Module, record: Record) -> dict[str, Any]:
-    """The ``config.json`` of a converted model, without the record: what timm needs to prepare images for it."""
-    own = getattr(model, "pretrained_cfg", None)
-    if not isinstance(own, Mapping):
-        taken: Mapping[str, Any] = record.fingerprint or {"inputs": {"0": {"shape": [1, 3, 224, 224]}}, "outputs": []}
-        size, outputs = next(iter(taken["inputs"].values()))["shape"][1:], taken["outputs"]
-        classes = next((shape[-1] for shape in outputs if shape), 0)
-        return {"num_classes": classes, "pretrained_cfg": {"input_size": size, "num_classes": classes}}
-    from timm.models._hub import save_config_for_hf
-
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            save_config_for_hf(model, str(Path(folder) / "config.json"), model_args=None)
-            text = (Path(folder) / "config.json").read_text(encoding="utf-8")
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise AliasfixError(f"timm cannot write the configuration of {record.base}: {one_line(error)}") from error
-    made: dict[str, Any] = json.loads(text)
-    return made

@@ -21,13 +21,13 @@ from .checkpoint import RECORD, Checkpoint, State
 SUFFIXES = (".pth", ".pt", ".tar", ".safetensors")
 
 
-def check(path: str | Path) -> Path:
+def check_file(path: str | Path) -> Path:
     """Find out before the work whether a file can be written.
 
     Raises:
         AliasfixError: a suffix that names no format, or a directory that is missing or closed.
 
-    >>> check("model.safetensors")
+    >>> check_file("model.safetensors")
     PosixPath('model.safetensors')
     """
     path = Path(path)
@@ -51,7 +51,7 @@ def check_place(path: Path) -> Path:
     return path
 
 
-def write(path: str | Path, checkpoint: Checkpoint, record: Mapping[str, Any] | None) -> None:
+def write_checkpoint(path: str | Path, checkpoint: Checkpoint, record: Mapping[str, Any] | None) -> None:
     """Write a checkpoint in the format that the suffix names; a file in its place is replaced whole or not at all.
 
     Args:
@@ -63,7 +63,7 @@ def write(path: str | Path, checkpoint: Checkpoint, record: Mapping[str, Any] | 
     Raises:
         AliasfixError: the file cannot be written; nothing is left behind.
     """
-    path = check(path)
+    path = check_file(path)
     with replacing(path) as temporary:
         if path.suffix == ".safetensors":
             metadata = {"format": "pt", **checkpoint.metadata}

@@ -16,7 +16,7 @@ from ..planning.plan import Plan
 from ..recipe import Recipe
 from ..text.wording import listing, one_line
 from ..version import __version__
-from . import checkpoint, directory, fingerprint, loading, models, registration, saving
+from . import checkpoint, directory, fingerprint, loading, models, saving, timm_config
 from .checkpoint import RECORD, Checkpoint
 from .record import LIBRARIES, Record, digest_of_weights, recipe_difference, steps_difference
 
@@ -56,7 +56,7 @@ def save(
     """
     as_directory, path = directory.is_directory(path), Path(path)
     if not as_directory:
-        saving.check(path)
+        saving.check_file(path)
     plan = surgery.executed(model)
     if plan is None:
         raise AliasfixError("save takes a converted model: aliasfix.report(model) is None")
@@ -67,10 +67,10 @@ def save(
     if base is not None:
         base, base_args = _proven(model, plan, base, base_args or {})
     file = Checkpoint(path, {"state_dict": model.state_dict()})
-    write(path, as_directory, file, model, Record(plan, base, base_args or {}), example_input)
+    write_converted(path, as_directory, file, model, Record(plan, base, base_args or {}), example_input)
 
 
-def write(
+def write_converted(
     path: Path, as_directory: bool, file: Checkpoint, model: nn.Module, record: Record, example_input: Any = None
 ) -> None:
     """Write a checkpoint of a converted model that has its weights."""
@@ -81,11 +81,11 @@ def write(
         fingerprint=fingerprint.take(model, example_input),
     )
     if not as_directory:
-        saving.write(path, file, record.to_dict())
+        saving.write_checkpoint(path, file, record.to_dict())
         return
     if record.base is None:
         raise AliasfixError(f"{path}: a directory says how its model is built: give base=, or save a .safetensors file")
-    directory.write(path, file, record, registration.config(model, record))
+    directory.write_directory(path, file, record, timm_config.config(model, record))
 
 
 def load(path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | None = None) -> nn.Module:
@@ -105,7 +105,7 @@ def load(path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | N
     Warns:
         UserWarning: the output is not what it was when the model was saved.
     """
-    return restore(*read(Path(path)), model, recipe)
+    return restore(*read_converted(Path(path)), model, recipe)
 
 
 def restore(
@@ -120,31 +120,31 @@ def restore(
     if model is None:
         model = _build(file, record)
         convert_as(model, record.plan, path)
-        loading.load(model, file, str(record.base))
+        loading.load_weights(model, file, str(record.base))
         model.__dict__[_BASE] = record.base, record.base_args
     else:
         converted = surgery.executed(model) is not None
         convert_as(model, record.plan, path)
         try:
-            loading.load(model, file, type(model).__name__)
+            loading.load_weights(model, file, type(model).__name__)
         except AliasfixError:
             if not converted:
                 surgery.undo(model, record.plan)
             raise
     if record.plan.calibration is not None:
         surgery.note_calibration(model, record.plan.calibration)
-    if record.fingerprint is not None and (difference := fingerprint.check(model, record.fingerprint)):
+    if record.fingerprint is not None and (difference := fingerprint.difference(model, record.fingerprint)):
         warnings.warn(f"{path}: {difference} from what it was when the model was saved", stacklevel=2)
     return model
 
 
-def read(path: Path) -> tuple[Checkpoint, Record]:
+def read_converted(path: Path) -> tuple[Checkpoint, Record]:
     """A file or directory of a converted model, and its record; the weights are those that were saved.
 
     Raises:
         AliasfixError: it is damaged, edited, of a newer format, or of no converted model.
     """
-    file = directory.read(path) if path.is_dir() else checkpoint.read(path)
+    file = directory.read_directory(path) if path.is_dir() else checkpoint.read_checkpoint(path)
     return file, recorded(file)
 
 
@@ -190,8 +190,8 @@ def base_of(model: nn.Module) -> tuple[str | None, dict[str, Any]]:
     known = model.__dict__.get(_BASE)
     if known is not None:
         base, args = known
-        return base, {**args, **registration.current_args(model, base)}
-    return registration.base_of(model)
+        return base, {**args, **timm_config.current_args(model, base)}
+    return timm_config.base_of(model)
 
 
 def remember(model: nn.Module, record: Record) -> None:

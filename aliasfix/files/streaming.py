@@ -50,7 +50,7 @@ def is_large(path: Path) -> bool:
     return path.suffix == ".safetensors" and os.path.isfile(path) and path.stat().st_size > memory / 2
 
 
-def read(path: Path) -> Stream:
+def read_header(path: Path) -> Stream:
     """What stands in the header of a safetensors file.
 
     Raises:
@@ -74,7 +74,7 @@ def read(path: Path) -> Stream:
     return Stream(from_safetensors(path, {"state_dict": state}, metadata), offsets, start)
 
 
-def write(path: Path, stream: Stream, record: Record) -> None:
+def write_streamed(path: Path, stream: Stream, record: Record) -> None:
     """Write the file again with a record; it is in place whole or not at all.
 
     Raises:
@@ -82,7 +82,7 @@ def write(path: Path, stream: Stream, record: Record) -> None:
     """
     if path.suffix != ".safetensors":
         raise AliasfixError(f"{path}: what is streamed stays a .safetensors file")
-    saving.check(path)
+    saving.check_file(path)
     source = stream.checkpoint
     with source.path.open("rb") as file:
         record = replace(record, weights=_digest(file, stream))

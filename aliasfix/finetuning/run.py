@@ -85,7 +85,7 @@ class Run:
         _check_labels(labels, self._classes)
         with contextlib.suppress(OSError):  # the check says which
             self.folder.mkdir(parents=True, exist_ok=True)
-        saving.check(self.folder / state.BEST)
+        saving.check_file(self.folder / state.BEST)
 
     def train(self, stored: Mapping[str, Any] | None) -> Finetuning:
         """Train to the end, from the beginning or from a state."""
@@ -214,7 +214,7 @@ class Run:
     def _take_best(self) -> None:
         """Leave the best weights in the model."""
         self.accelerator.wait_for_everyone()
-        loading.load(self.model, checkpoint.read(self.folder / state.BEST))
+        loading.load_weights(self.model, checkpoint.read_checkpoint(self.folder / state.BEST))
         self._note(self.model)
 
     def _note(self, model: nn.Module) -> None:
@@ -306,9 +306,9 @@ def _keep(model: nn.Module, path: Path, example: Tensor) -> None:
     """Write the weights, with how the model was made as far as that is known."""
     plan, file = surgery.executed(model), Checkpoint(path, {"state_dict": model.state_dict()})
     if plan is None:
-        saving.write(path, file, None)
+        saving.write_checkpoint(path, file, None)
         return
     try:
         store.save(model, path, example_input=example)
     except AliasfixError:  # its base builds it no more, as where a layer was exchanged
-        store.write(path, False, file, model, Record(plan, None), example)
+        store.write_converted(path, False, file, model, Record(plan, None), example)

@@ -62,6 +62,17 @@ def test_many_as_json_and_again_into_the_tree(run: Run, home: Path, tree: Path) 
         assert data["failures"] == {}
 
 
+@pytest.mark.parametrize("more", [(), ("--stream",)])
+def test_a_tree_of_one(run: Run, home: Path, more: tuple[str, ...]) -> None:
+    import tiny_nets
+
+    (home / "runs" / "deep").mkdir(parents=True)
+    safetensors.torch.save_file(tiny_nets.make_net().state_dict(), "runs/deep/a.safetensors")
+    result = run("convert", NET, "--checkpoint", "runs", "-o", "out/", *more)
+    assert result.exit_code == 0, result.output
+    assert files(home / "out") == ["deep/a.safetensors"]
+
+
 def test_several_need_a_directory_and_places_of_their_own(fails: Fails, tree: Path) -> None:
     both = ["--checkpoint", "runs/a.pth", "--checkpoint", "runs/deep/b.pth"]
     assert "give a directory" in fails("convert", NET, *both, "-o", "out.pth")

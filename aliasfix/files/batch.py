@@ -6,33 +6,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AliasfixError
-from ..files import checkpoint, directory, saving
-from ..files.checkpoint import Checkpoint
+from . import directory, saving
 
 
 @dataclass(frozen=True)
 class Task:
-    """One checkpoint, a file or a model's directory, and its output; without a checkpoint the model's own weights."""
+    """One checkpoint, a file or a model's directory, and its output; without a checkpoint the model's own weights.
+
+    Args:
+        given: the checkpoint.
+        output: a file, or a directory, which then ends in a slash or has no suffix.
+    """
 
     given: Path | None
-    output: Path
-    as_directory: bool
+    output: str
 
 
 def tasks(given: Sequence[Path], output: str) -> list[Task]:
-    """The tasks of a command: one for each checkpoint, also of those in a directory tree.
+    """The tasks of a conversion: one for each checkpoint, also of those in a directory tree.
 
     A single checkpoint, or none, becomes ``output``. Several, or a tree, are laid out under ``output`` as they were.
 
     Raises:
-        AliasfixError: an output that is no directory for several, two for one place, or a tree without checkpoints.
+        AliasfixError: an output that cannot be written, or is no directory for several, two for one place, or a tree
+            without checkpoints.
     """
-    target = Path(output)
-    as_directory = directory.is_directory(output)
     trees = [path for path in given if os.path.isdir(path) and not directory.is_model(path)]
     if len(given) < 2 and not trees:
-        return [Task(given[0] if given else None, target, as_directory)]
-    if not as_directory:
+        if not directory.is_directory(output):
+            saving.check_file(output)
+        return [Task(given[0] if given else None, output)]
+    target = Path(output)
+    if not directory.is_directory(output):
         raise AliasfixError(f"{output} is a file, and there are several checkpoints: give a directory")
     found: dict[Path, Path] = {}
     for path in given:
@@ -43,12 +48,7 @@ def tasks(given: Sequence[Path], output: str) -> list[Task]:
             found[place] = one
     if not found:
         raise AliasfixError(f"no checkpoint ({', '.join(saving.SUFFIXES)}) in {', '.join(map(str, trees))}")
-    return [Task(one, place, os.path.isdir(one)) for place, one in found.items()]
-
-
-def read(path: Path, trust: bool) -> Checkpoint:
-    """A checkpoint from a file, or from a model's directory."""
-    return directory.read(path) if os.path.isdir(path) else checkpoint.read(path, trust)
+    return [Task(one, os.path.join(place, "") if os.path.isdir(one) else str(place)) for place, one in found.items()]
 
 
 def _walk(root: Path, output: Path) -> Iterator[Path]:

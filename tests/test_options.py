@@ -1,0 +1,90 @@
+"""The options of a conversion are those of `Recipe`, wherever they are given."""
+
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import typer
+from torch import nn
+
+import aliasfix
+from aliasfix import AliasfixError, Recipe
+from aliasfix.cli import app
+
+FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+OTHER = {  # than the default, for each
+    "filter": "bin5",
+    "padding": "zero",
+    "stem": "full",
+    "average": "replace",
+    "include": ("1",),
+    "exclude": ("2",),
+    "budget": 300.0,
+    "memory_budget": 300.0,
+}
+COMMANDS = {"convert": [], "inspect": [], "export": [], "finetune": [], "compare": ["filter"]}  # without
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.MaxPool2d(2))
+
+
+def described(documented: Any) -> set[str]:
+    """The names that the section on arguments explains."""
+    text = inspect.getdoc(documented).split("Args:\n")[1].split("\n\n")[0]
+    heads = [line.split(":")[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "]
+    return {name.strip() for head in heads for name in head.split(",")}
+
+
+@pytest.mark.parametrize("use", [aliasfix.convert, aliasfix.inspect], ids=lambda f: f.__name__)
+def test_the_signatures_have_the_fields_with_their_defaults(use: Callable[..., Any]) -> None:
+    parameters = inspect.signature(use).parameters
+    assert {name: parameters[name].default for name in FIELDS} == {n: field.default for n, field in FIELDS.items()}
+
+
+@pytest.mark.parametrize("documented", [Recipe, aliasfix.convert], ids=lambda f: f.__name__)
+def test_the_docstrings_explain_the_fields(documented: Any) -> None:
+    assert set(FIELDS) <= described(documented)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_option_arrives(name: str) -> None:
+    expected = Recipe(**{name: OTHER[name]})
+    assert expected != Recipe()
+    assert aliasfix.inspect(net(), **{name: OTHER[name]}).recipe == expected
+    assert aliasfix.report(aliasfix.convert(net(), **{name: OTHER[name]})).recipe == expected
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("use", [aliasfix.convert, aliasfix.inspect], ids=lambda f: f.__name__)
+def test_no_option_stands_beside_a_recipe(use: Callable[..., Any], name: str) -> None:
+    for value in (OTHER[name], FIELDS[name].default):
+        with pytest.raises(AliasfixError, match="recipe= holds all options"):
+            use(net(), recipe=Recipe("bin4"), **{name: value})
+    with pytest.raises(AliasfixError, match="recipe= holds all options"):
+        use(net(), "tri3", recipe=Recipe("bin4"))
+    assert use(net(), filter="bin5", recipe=None) is not None
+
+
+def test_warnings_point_at_the_call() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        aliasfix.convert(nn.Sequential(nn.ReLU()))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_have_the_fields_with_their_defaults_and_texts(command: str) -> None:
+    given = {option.name: option for option in typer.main.get_command(app).commands[command].params}
+    for name, field in FIELDS.items():
+        if name in COMMANDS[command]:
+            assert name not in given
+            continue
+        option = given[name]
+        assert option.opts == [f"--{name.replace('_', '-')}"]
+        assert option.default == field.default
+        assert option.help == field.metadata["help"]
+        assert option.metavar == ("|".join(field.metadata.get("choices", ())) or field.metadata.get("metavar"))
