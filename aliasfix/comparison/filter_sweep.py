@@ -24,6 +24,7 @@ from aliasfix.images.inputs import Images
 from aliasfix.images.views import Views
 from aliasfix.measure.running import Output
 from aliasfix.recipe import Recipe
+from aliasfix.running import where
 from aliasfix.text.printing import Tabular
 
 
@@ -195,7 +196,7 @@ def compare_filters(
 
 def _networks(model: nn.Module, recipes: Mapping[str, Recipe], images: Tensor) -> dict[str, nn.Module]:
     """The original and a conversion with each filter."""
-    example = images.to(next((p for p in model.parameters() if p.is_floating_point()), images))
+    example = images.to(where(model, images))
     plan = inspect(model, example_input=example, recipe=next(iter(recipes.values())))
     if not plan.converted:
         reason = plan.kept[0].reason if plan.kept else "No operation in it samples."

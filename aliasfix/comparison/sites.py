@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from aliasfix.conversion import inspect, report
@@ -15,6 +12,7 @@ from aliasfix.images.inputs import batches
 from aliasfix.layers.blur import BlurPool
 from aliasfix.measure.running import running
 from aliasfix.planning.plan import BlurModule, Plan, Step
+from aliasfix.running import watching, where
 
 
 def plan_of(a: nn.Module, b: nn.Module, example: Tensor) -> Plan:
@@ -66,10 +64,8 @@ def _maps(model: nn.Module, example: Tensor) -> list[str]:
         if isinstance(result, Tensor) and result.ndim == 4 and len(result) == len(example):
             names[name] = None
 
-    with running(model, None, "layers") as run, ExitStack() as stack:
-        for name, module in model.named_modules():
-            if name and not isinstance(module, BlurPool):
-                stack.callback(module.register_forward_hook(partial(see, name)).remove)
+    layers = [(name, module) for name, module in model.named_modules() if name and not isinstance(module, BlurPool)]
+    with running(model, None, "layers") as run, watching(layers, see):
         for batch, _ in batches(example[:, None], len(example), labels=False):
             run.forward(run.place(batch))
             break
@@ -77,6 +73,5 @@ def _maps(model: nn.Module, example: Tensor) -> list[str]:
 
 
 def example_of(image: Tensor, model: nn.Module) -> Tensor:
-    """Two copies of an image where the model is, in its precision."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    return image[None].expand(2, -1, -1, -1).to(like)
+    """Two copies of an image, of the model's dtype and on its device."""
+    return image[None].expand(2, -1, -1, -1).to(where(model, image))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images, batches, load
 from aliasfix.measure.running import running
 from aliasfix.planning.rule import by_op, per_axis, spatial_axes
+from aliasfix.running import call_stack
 
 SUBSAMPLES = ("average_pool", "blur_pool", "lp_pool", "max_pool", "strided_conv")
 """The rules whose operations evaluate a dense map at every s-th sample, s their argument."""
@@ -105,7 +104,7 @@ def aliasing(model: nn.Module, images: Images, *, batch_size: int = 16) -> dict[
     found: dict[str, list[Tensor]] = {}
     with running(model, None, "aliasing") as run:
         for batch, _ in batches(load(images, 224), batch_size, labels=False):
-            with _Sampling(model) as sampling:
+            with call_stack(model) as stack, _Sampling(stack) as sampling:
                 run.forward(run.place(batch))
             for name, shares in sampling.calls.items():
                 found.setdefault(name, []).append(torch.stack(shares).mean(0).cpu())
@@ -115,31 +114,10 @@ def aliasing(model: nn.Module, images: Images, *, batch_size: int = 16) -> dict[
 class _Sampling(TorchFunctionMode):
     """Takes the fold-over of every call that subsamples, by the name of the module it is made in."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, stack: list[tuple[str, nn.Module]]) -> None:
         super().__init__()
         self.calls: dict[str, list[Tensor]] = {}
-        self._model = model
-        self._inside: list[str] = []
-        self._handles = ExitStack()
-
-    def __enter__(self) -> _Sampling:
-        for name, module in self._model.named_modules():
-            enter = module.register_forward_pre_hook(partial(self._enter, name), prepend=True)
-            leave = module.register_forward_hook(self._leave, always_call=True)
-            self._handles.callback(enter.remove)
-            self._handles.callback(leave.remove)
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        self._handles.close()
-
-    def _enter(self, name: str, module: nn.Module, args: Any) -> None:
-        self._inside.append(name)
-
-    def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
-        self._inside.pop()
+        self._stack = stack
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -154,7 +132,7 @@ class _Sampling(TorchFunctionMode):
                     **{key: value for key, value in bound.items() if key not in OF_OUTPUT}, stride=(1,) * len(stride)
                 )
                 whole = dense[0] if isinstance(dense, tuple) else dense  # a pooling that returns its indices too
-                self.calls.setdefault(self._inside[-1] if self._inside else "", []).append(fold_over(whole, stride))
+                self.calls.setdefault(self._stack[-1][0] if self._stack else "", []).append(fold_over(whole, stride))
         return func(*args, **(kwargs or {}))
 
 

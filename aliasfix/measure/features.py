@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from aliasfix.images.inputs import Images, batches, load
 from aliasfix.layers.blur import BlurPool
 from aliasfix.measure.running import Runner, running
 from aliasfix.measure.shifts import Shift, circular, every
+from aliasfix.running import watching
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,7 @@ def _watched(watch: Mapping[str, nn.Module], count: int, see: Callable[[str, Ten
             key = name if calls[name] == 1 else f"{name}#{calls[name]}"
             see(key, result.to(torch.promote_types(result.dtype, torch.float32)))
 
-    with ExitStack() as stack:
-        for name, module in watch.items():
-            stack.callback(module.register_forward_hook(partial(hook, name)).remove)
+    with watching(watch.items(), hook):
         yield
 
 
