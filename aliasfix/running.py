@@ -1,4 +1,4 @@
-"""Run somebody's model: where it is, its modes, and which of its modules runs."""
+"""Helpers to run a model: its dtype and device, its modes, and hooks that tell which module runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in two networks a plan's sampling sites can be measured."""
+"""The plan that a comparison uses, and the layers at its sampling sites."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aliasfix.running import watching, where
 
 
 def plan_of(a: nn.Module, b: nn.Module, example: Tensor) -> Plan:
-    """What was done to the second network, else to the first, else what the default recipe would do to the first."""
+    """Return the executed plan of the second network, else of the first, else the default plan for the first."""
     return report(b) or report(a) or inspect(a, example_input=example)
 
 
@@ -34,21 +34,6 @@ def layers(plan: Plan, models: Sequence[nn.Module], example: Tensor) -> list[str
         wanted.append(_after(step))
     usable = [name for name in dict.fromkeys(wanted) if name and all(name in run for run in runs)]
     return [name for name in runs[0] if name in usable]
-
-
-def sampled_at(model: nn.Module, plan: Plan, step: Step) -> list[str]:
-    """The modules of a model that subsample for one step of a plan, as `aliasfix.measure.aliasing` names them."""
-    own = report(model)
-    if own is None or step.action == "keep":
-        return [step.path]
-    hosts = {edit.path for edit in step.edits if hasattr(edit, "blur")}
-    blurs = [
-        f"{host}.{name}" if host else name
-        for host in hosts
-        for name, child in model.get_submodule(host).named_children()
-        if isinstance(child, BlurPool) and max(child.stride) > 1
-    ]
-    return [*blurs, step.path] if step.form in ("blur-first", "split") else blurs
 
 
 def _after(step: Step) -> str:
@@ -73,5 +58,5 @@ def _maps(model: nn.Module, example: Tensor) -> list[str]:
 
 
 def example_of(image: Tensor, model: nn.Module) -> Tensor:
-    """Two copies of an image, of the model's dtype and on its device."""
+    """Return two copies of an image, of the model's dtype and on its device."""
     return image[None].expand(2, -1, -1, -1).to(where(model, image))

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from aliasfix import surgery
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images, batches, load
+from aliasfix.layers.blur import BlurPool
+from aliasfix.measure.drawing import Table
+from aliasfix.measure.metric import Metric
 from aliasfix.measure.running import running
+from aliasfix.measure.subject import Subject
+from aliasfix.planning.plan import Step
 from aliasfix.planning.rule import by_op, per_axis, spatial_axes
 from aliasfix.running import call_stack
+
+if TYPE_CHECKING:
+    from aliasfix.comparison.result import Comparison
 
 SUBSAMPLES = ("average_pool", "blur_pool", "lp_pool", "max_pool", "strided_conv")
 """The rules whose operations evaluate a dense map at every s-th sample, s their argument."""
@@ -138,3 +147,54 @@ class _Sampling(TorchFunctionMode):
 
 def _axes(op: str, bound: Mapping[str, Any]) -> int:
     return bound["kernel"].ndim if op == "blur_pool" else spatial_axes(op)
+
+
+def sampled_at(model: nn.Module, step: Step) -> list[str]:
+    """The modules of a model that subsample for one step of a plan, as `aliasing` names them."""
+    if surgery.executed(model) is None or step.action == "keep":
+        return [step.path]
+    hosts = {edit.path for edit in step.edits if hasattr(edit, "blur")}
+    blurs = [
+        f"{host}.{name}" if host else name
+        for host in hosts
+        for name, child in model.get_submodule(host).named_children()
+        if isinstance(child, BlurPool) and max(child.stride) > 1
+    ]
+    return [*blurs, step.path] if step.form in ("blur-first", "split") else blurs
+
+
+def at_sites(subject: Subject) -> list[tuple[str, Tensor]]:
+    """Measure the fold-over at each sampling site of the plan: its path, and (I,), the most of its modules.
+
+    Raises:
+        AliasfixError: the model subsamples at none of them.
+    """
+    images = subject.views.centres(subject.setting.feature_images)
+    shares = aliasing(subject.model, images, batch_size=subject.setting.batch_size)
+    found = []
+    for step in subject.plan or ():
+        if at := [shares[name] for name in sampled_at(subject.model, step) if name in shares]:
+            found.append((step.path, torch.stack(at).amax(0)))
+    if not found:
+        raise AliasfixError("no strided module subsamples at a site of the plan")
+    return found
+
+
+def table(found: Comparison) -> Table | None:
+    """List the share of both networks at each sampling site."""
+    if not found.sites:
+        return None
+    text = "Of the energy of what is sampled at each site, the share that is too fine for the new grid and folds over."
+    rows = [[path or "(model)", *(f"{share:.1%}" for share in pair)] for path, pair in found.sites.items()]
+    return Table("Aliasing at the sampling sites", text, ("site", *found.names), rows)
+
+
+ALIASING = Metric(
+    "aliasing",
+    "energy that folds over at the sampling sites",
+    "lower",
+    lambda subject: torch.stack([shares for _, shares in subject.once(at_sites)]).nanmean(0),
+    needs=("sites",),
+    order=140,
+    table=table,
+)
