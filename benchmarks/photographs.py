@@ -12,7 +12,7 @@ import torch
 from provenance import RESULTS, ROOT, write
 
 from aliasfix import compare_filters, showcase
-from aliasfix.comparison.figures import ONE, TWO
+from aliasfix.measure.drawing import ONE, TWO
 
 FILTERS, SHOWN = ("rect2", "tri3", "bin4", "bin5"), "tri3"
 LENGTH = {"passes": 24, "diagonal": 32, "reach": 2, "feature_images": 8, "feature_shifts": 4, "batch_size": 4}

@@ -177,6 +177,11 @@ def example():
     return f"```python\n{(ROOT / 'rules' / f'{EXAMPLE}.py').read_text()}```"
 
 
+def metric():
+    """The metric file that CONTRIBUTING explains."""
+    return f"```python\n{(ROOT / 'tests' / 'comparison' / 'flips.py').read_text()}```"
+
+
 def house():
     """The first line of every file's docstring."""
     rows = []
@@ -209,7 +214,7 @@ def tested(counts):
 SECTIONS = {
     "README.md": {"rules": rule_table, "photographs": photographs, "conversion": conversion},
     "docs/performance.md": {"models": models, "memory": memory, "layers": layers},
-    "CONTRIBUTING.md": {"house": house, "example": example},
+    "CONTRIBUTING.md": {"house": house, "example": example, "metric": metric},
     "docs/tools.md": {"torch-versions": torch_versions},
     "docs/recovery.md": {"recovery": recovery, "methods": methods},
 }

@@ -1,4 +1,4 @@
-"""What the tests share: weights that let a fault show, and how far two outputs are apart."""
+"""What the tests share: images, weights that let a fault show, and how far two outputs are apart."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,6 +50,18 @@ def draw(model: nn.Module, x: Tensor | None = None, seed: int = 0) -> nn.Module:
             norm.running_mean.add_(normal(norm.running_mean, 0.2) * norm.running_var.sqrt())
             norm.running_var.mul_(uniform(norm.running_var, 0.6, 1.6)).add_(1e-3)
     return model.eval()
+
+
+def images(
+    batch: int = 2,
+    size: tuple[int, int] = (64, 72),
+    *,
+    channels: int = 3,
+    seed: int = 1,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """White Gaussian images, the same for the same arguments."""
+    return torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def scale_error(original: Any, other: Any) -> float:

@@ -1,6 +1,7 @@
 """The laws on real architectures: the identity under ``delta1``, shapes, classes and state_dict keys."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 import aliasfix
 from aliasfix.checks.account import unaccounted
 
+from . import drawing
 from .drawing import draw, scale_error
 
 TORCHVISION = (
@@ -56,8 +58,8 @@ class Converted:
 def converted(request: pytest.FixtureRequest) -> Converted:
     model, own = build(request.param)
     odd, small = INSTEAD.get(request.param, (ODD, SMALL))
-    draw(model, images(own if "inception" in request.param else small, batch=2))
-    delta1, tri3 = (aliasfix.convert(model, name, example_input=images(own)) for name in ("delta1", "tri3"))
+    draw(model, images(2, own if "inception" in request.param else small))
+    delta1, tri3 = (aliasfix.convert(model, name, example_input=images(1, own)) for name in ("delta1", "tri3"))
     return Converted(model, delta1, tri3, own, odd, small)
 
 
@@ -74,8 +76,7 @@ def build(name: str) -> tuple[nn.Module, Size]:
     return model, (299, 299) if architecture == "inception_v3" else (224, 224)
 
 
-def images(size: Size, batch: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(3), dtype=dtype)
+images = functools.partial(drawing.images, seed=3)
 
 
 @contextlib.contextmanager
@@ -104,23 +105,23 @@ def assert_identity(converted: Converted, x: Tensor) -> None:
 
 
 def test_delta1_is_the_identity_at_its_own_size(converted: Converted) -> None:
-    assert_identity(converted, images(converted.own))
+    assert_identity(converted, images(1, converted.own))
 
 
 def test_delta1_is_the_identity_at_an_odd_size(converted: Converted) -> None:
-    assert_identity(converted, images(converted.odd))
+    assert_identity(converted, images(1, converted.odd))
 
 
 @torch.no_grad()
 def test_delta1_is_the_identity_in_float64(converted: Converted) -> None:
-    x = images(converted.small, dtype=torch.float64)
+    x = images(1, converted.small, dtype=torch.float64)
     with in_double(converted.original, converted.delta1):
         assert scale_error(converted.original(x), converted.delta1(x)) <= 1e-12
 
 
 @torch.no_grad()
 def test_tri3_keeps_the_shape_and_changes_the_values(converted: Converted) -> None:
-    x = images(converted.small)
+    x = images(1, converted.small)
     assert scale_error(converted.original(x), converted.tri3(x)) > 1e-3
 
 
@@ -152,7 +153,7 @@ def test_the_plan_names_every_step_and_reason(converted: Converted) -> None:
 
 def test_every_strided_operation_is_accounted_for(converted: Converted) -> None:
     plan = aliasfix.report(converted.tri3)
-    assert unaccounted(converted.tri3, plan, (images(converted.own),), {}) == []
+    assert unaccounted(converted.tri3, plan, (images(1, converted.own),), {}) == []
 
 
 def test_swin_lists_its_patch_merging() -> None:
@@ -163,7 +164,7 @@ def test_swin_lists_its_patch_merging() -> None:
 
 def test_vit_has_nothing_to_convert() -> None:
     model = timm.create_model("vit_tiny_patch16_224", pretrained=False)
-    x = images((224, 224))
+    x = images(1, (224, 224))
     with torch.no_grad():
         before = model.eval()(x)
         with pytest.warns(aliasfix.NoEffectWarning, match="patch embedding"):

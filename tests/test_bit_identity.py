@@ -43,9 +43,9 @@ def identical(folder: Path, names: list[str]) -> None:
         assert child.stdout is not None
         for number, name in enumerate(names):
             model, size = build(name)
-            draw(model, images(size, batch=2 if "inception" in name else 1))
-            aliasfix.convert(model, inplace=True, example_input=images(size))
-            x = images(size)
+            draw(model, images(2 if "inception" in name else 1, size))
+            aliasfix.convert(model, inplace=True, example_input=images(1, size))
+            x = images(1, size)
             with torch.no_grad():
                 torch.save((x, model.eval()(x)), folder / "expected")
             for form in FORMATS:

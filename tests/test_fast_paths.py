@@ -1,6 +1,5 @@
 """What is computed in another way where that is cheaper equals what it stands for, in value and in gradient."""
 
-import inspect
 import itertools
 import weakref
 
@@ -15,7 +14,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import aliasfix
-from aliasfix.layers import batches as parts
 from aliasfix.layers.averages import fuses
 from aliasfix.layers.blur import BlurPool
 from aliasfix.layers.convolution import Blur
@@ -31,9 +29,13 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
 
 
+SEVERAL_PARTS = (3, 4, 301, 306)
+"""The shape of a batch that is too large to be taken at once; each image of it is not."""
+
+
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One image at a time, however small."""
+    """Take one image at a time, however small: for checks that are too slow on a million values."""
     for module in ("batches", "convolution"):
         monkeypatch.setattr(f"aliasfix.layers.{module}.PART", 1)
 
@@ -56,7 +58,6 @@ def test_dense_max_is_max_pooling_at_stride_1(
     assert torch.equal(found.nan_to_num(nan=99), expected.nan_to_num(nan=99))
 
 
-@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), nn.MaxPool2d(3, 2, ceil_mode=True)], ids=str)
@@ -64,7 +65,7 @@ def test_a_pool_without_gradients_returns_what_it_returns_with_them(
     pool: nn.Module, layout: torch.memory_format, dtype: torch.dtype
 ) -> None:
     model = aliasfix.convert(nn.Sequential(pool), "bin5", example_input=draw(2, 3, 16, 18)).to(dtype)
-    x = draw(3, 4, 17, 20, dtype=dtype).to(memory_format=layout)
+    x = draw(*SEVERAL_PARTS, dtype=dtype).to(memory_format=layout)
     with torch.no_grad():
         found = model(x)
     followed = model(x.requires_grad_())
@@ -96,30 +97,22 @@ def test_gradients_in_parts(layer: nn.Module) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_gradients_in_parts_are_those_of_the_whole_ties_included(
-    layer: nn.Module, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradients_in_parts_are_those_of_the_whole_ties_included(layer: nn.Module, layout: torch.memory_format) -> None:
     """Most values are equal to a neighbour: the maximum of a window is reached more than once."""
-    x = draw(3, 4, 17, 20).mul(2).round().to(memory_format=layout)
-    found = []
-    for part, now in ((2**40, lambda _: False), (1, parts.runs_now), (2**40, parts.runs_now)):
-        with monkeypatch.context() as patch:
-            patch.setattr(parts, "PART", part)
-            patch.setattr("aliasfix.layers.convolution.PART", part)
-            patch.setattr(parts, "runs_now", now)
-            patch.setattr("aliasfix.layers.convolution.runs_now", now)
-            patch.setattr("aliasfix.layers.averages.runs_now", now)
-            patch.setattr(inspect.getmodule(type(by_name("max_pool"))), "runs_now", now)
-            own = x.clone(memory_format=torch.preserve_format).requires_grad_()
-            layer(own).pow(2).sum().backward()
-        found.append(own.grad)
-    for other in found[1:]:
-        assert (other - found[0]).abs().max() <= 1e-6 * found[0].abs().max()
+    x = draw(*SEVERAL_PARTS).mul(2).round().to(memory_format=layout)
+
+    def loss(x: Tensor) -> Tensor:
+        return layer(x).pow(2).sum()
+
+    expected = torch.func.grad(loss)(x)  # a transform is computed in the plain way
+    alone = torch.cat([torch.autograd.grad(loss(own), own)[0] for image in x for own in [image[None].requires_grad_()]])
+    (together,) = torch.autograd.grad(loss(x.requires_grad_()), x)
+    for found in (alone, together):
+        assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
-@pytest.mark.usefixtures("small_parts")
 def test_in_training_a_pool_keeps_its_input_alone() -> None:
-    x, kept = draw(2, 3, 16, 16).requires_grad_(), []
+    x, kept = draw(*SEVERAL_PARTS).requires_grad_(), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
         LAYERS["pool"](x)
     assert kept == [x.data_ptr()]
@@ -385,10 +378,9 @@ def test_blurs_of_other_maps_and_their_gradients(axes: int) -> None:
     assert torch.autograd.gradcheck(layer, x)
 
 
-@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_in_16_bits_a_blur_is_rounded_once(dtype: torch.dtype) -> None:
-    layer, x = BlurPool("tri3", (2, 2)), draw(2, 3, 16, 18).to(dtype).requires_grad_()
+    layer, x = BlurPool("tri3", (2, 2)), draw(*SEVERAL_PARTS).to(dtype).requires_grad_()
     wide = x.detach().float().requires_grad_()
     found, exact = layer.to(dtype)(x), layer.float()(wide)
     assert torch.equal(found, exact.to(dtype))

@@ -19,6 +19,7 @@ from aliasfix.errors import AliasfixError
 from aliasfix.files import models
 from aliasfix.finetuning.losses import Objective, consistency, distillation, shifted
 
+from . import drawing
 from .finetuning import OPTIONS, net, outcome, photographs
 
 ROOT = Path(__file__).parents[1]
@@ -31,8 +32,7 @@ def folder(tmp_path_factory):
     return root
 
 
-def images(count=24, side=16, seed=0):
-    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+images = functools.partial(drawing.images, size=(16, 16), seed=0)
 
 
 def labelled(count=24, classes=3):
@@ -73,10 +73,10 @@ def test_distillation_is_the_divergence_written_out():
 
 def test_distilled_from_itself_nothing_moves():
     model = net(dropout=0.0)
-    Objective(model, net(dropout=0.0), 1.0, 0.0, "reflect")(images(), None).backward()
+    Objective(model, net(dropout=0.0), 1.0, 0.0, "reflect")(images(24), None).backward()
     assert all(p.grad.abs().max() < 1e-7 for p in model.parameters())
     other = aliasfix.revert(model)
-    Objective(model, other, 1.0, 0.0, "reflect")(images(), None).backward()
+    Objective(model, other, 1.0, 0.0, "reflect")(images(24), None).backward()
     assert max(p.grad.abs().max() for p in model.parameters()) > 1e-4
     assert all(p.grad is None or p.grad is not q.grad for p, q in zip(model.parameters(), other.parameters()))  # noqa: B905
 
@@ -89,7 +89,7 @@ def test_a_network_that_shifts_change_nothing_in_has_no_consistency_loss():
     offsets = torch.randint(-3, 4, (2, 24, 2), generator=torch.Generator().manual_seed(0))
     for module, low, high in ((invariant, -1e-7, 1e-7), (strided, 1e-3, 1e3)):
         objective = Objective(module.double(), module, 1.0, 5.0, "circular")
-        loss = objective(images().double(), None, offsets, 3)  # distilled from itself: consistency alone
+        loss = objective(images(24).double(), None, offsets, 3)  # distilled from itself: consistency alone
         assert low < loss < high
 
 
@@ -113,7 +113,7 @@ def test_the_loss_is_the_sum_written_out():
 @pytest.mark.parametrize("padding", ["reflect", "replicate", "zero", "circular"])
 def test_shifts_go_past_the_border_as_numpy_says(padding):
     mode = {"replicate": "edge", "zero": "constant", "circular": "wrap"}.get(padding, padding)
-    x = images(2, 7)
+    x = images(2, size=(7, 7))
     moved = shifted(x, torch.tensor([[2, -3], [-1, 0]]), 3, padding)
     padded = np.pad(x.numpy(), ((0, 0), (0, 0), (3, 3), (3, 3)), mode)
     assert np.array_equal(moved[0], padded[0, :, 1:8, 6:13])
@@ -142,7 +142,7 @@ def test_labels_are_learned_and_the_best_weights_are_kept(tmp_path):
 def test_without_labels_the_original_comes_back(tmp_path):
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5)
-    original, x = nn.Sequential(*layers), nn.functional.interpolate(images(64, 4), 16, mode="bilinear")
+    original, x = nn.Sequential(*layers), nn.functional.interpolate(images(64, size=(4, 4)), 16, mode="bilinear")
     original[-1].weight.data *= 20
     model = aliasfix.convert(original, stem="full", example_input=x)
     loader, held = DataLoader(x, 16, shuffle=True), DataLoader(x, 10)

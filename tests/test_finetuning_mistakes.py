@@ -160,6 +160,7 @@ def test_weights_that_are_gone_are_never_saved(out):
     with pytest.raises(AliasfixError, match=r"not finite after step \d|the loss was (nan|inf) at step"):
         aliasfix.finetune(net(), DataLoader(data(), 4), out, lr=1e38, optimizer="sgd", epochs=3, save_every=1)
     stored = torch.load(out / "state.pth", weights_only=True)["model"]
+    assert stored.keys() == net().state_dict().keys()
     assert all(value.isfinite().all() for value in stored.values())
 
 

@@ -1,6 +1,7 @@
 """A converted model lives on as the original would: methods, training, copies, files, types, compilers."""
 
 import copy
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,14 +18,14 @@ from torch.utils.hooks import RemovableHandle
 import aliasfix
 from aliasfix.layers.blur import BlurPool
 
+from . import drawing
 from .drawing import draw, scale_error
 from .nets import Lambda, Net, tri3
 
 MODELS = ("net", "resnet18", "mobilenetv3_small_050")
 
 
-def images(batch: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(batch, 3, 64, 70, generator=torch.Generator().manual_seed(1)).to(dtype)
+images = functools.partial(drawing.images, size=(64, 70))  # odd once it is halved
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -1,5 +1,6 @@
 """Mistakes: each is one clear line that says what to do, and the model stays as it was."""
 
+import functools
 import gc
 import random
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 import aliasfix
 from aliasfix import AliasfixError, Recipe
 
+from . import drawing
 from .drawing import scale_error
 from .nets import Lambda, Net
 
@@ -24,8 +26,7 @@ def model() -> nn.Module:
     return Net().eval()
 
 
-def images(*shape: int) -> Tensor:
-    return torch.randn(*shape or (2, 3, 32, 36), generator=torch.Generator().manual_seed(1))
+images = functools.partial(drawing.images, size=(32, 36))
 
 
 def state(model: nn.Module) -> list[Any]:
@@ -106,9 +107,9 @@ def test_revert_after_a_part_was_replaced(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("example", "message"),
     [
-        (images(2, 4, 32, 32), r"\(2, 4, 32, 32\).*expected input"),
-        (images(2, 3, 4, 4), r"\(2, 3, 4, 4\)"),
-        (images(7), r"\(7,\)"),
+        (images(channels=4, size=(32, 32)), r"\(2, 4, 32, 32\).*expected input"),
+        (images(size=(4, 4)), r"\(2, 3, 4, 4\)"),
+        (torch.ones(7), r"\(7,\)"),
         ((images(), images()), r"\(2, 3, 32, 36\), \(2, 3, 32, 36\).*argument"),
         ({"image": images()}, "image.*argument"),
         (np.zeros((2, 3, 32, 36), dtype="float32"), "example input"),

@@ -1,6 +1,7 @@
 """aliasfix.save and aliasfix.load: what a colleague gets is what was saved, and nothing else is taken for it."""
 
 import copy
+import functools
 import json
 import os
 import subprocess
@@ -14,11 +15,12 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 import aliasfix
 from aliasfix.files.record import Record, _digest, _parts
 
+from . import drawing
 from .checkpoints import message
 from .drawing import draw
 from .nets import Net
@@ -32,8 +34,7 @@ BASES: dict[str, dict[str, Any]] = {
 }
 
 
-def images(channels: int = 3, size: int = 64) -> Tensor:
-    return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(1))
+images = functools.partial(drawing.images, size=(64, 64))
 
 
 def build(base: str, **args: Any) -> nn.Module:
@@ -72,7 +73,7 @@ assert "timm" not in sys.modules or sys.argv[3] == "timm"
 @pytest.mark.parametrize("base", BASES)
 @torch.no_grad()
 def test_the_output_is_the_same_bit_for_bit(tmp_path: Path, base: str, path: str) -> None:
-    model, x = converted(base, **BASES[base]), images(BASES[base].get("in_chans", 3))
+    model, x = converted(base, **BASES[base]), images(channels=BASES[base].get("in_chans", 3))
     aliasfix.save(model, tmp_path / path, **({} if "timm" in base else {"base": base, "base_args": BASES[base]}))
     loaded = aliasfix.load(tmp_path / path)
     assert torch.equal(loaded(x), model(x))

@@ -1,5 +1,6 @@
 """timm opens a converted directory once aliasfix is imported, and refuses it otherwise."""
 
+import functools
 import json
 import os
 import shutil
@@ -12,17 +13,17 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import aliasfix
 
+from . import drawing
 from .drawing import draw
 
 NAME = "mobilenetv3_small_050"
 
 
-def images(channels: int = 3) -> Tensor:
-    return torch.randn(2, channels, 64, 64, generator=torch.Generator().manual_seed(1))
+images = functools.partial(drawing.images, size=(64, 64))
 
 
 def converted(**args: Any) -> nn.Module:
@@ -61,7 +62,7 @@ def test_timm_opens_a_directory(model: nn.Module, out: Path) -> None:
 @torch.no_grad()
 def test_another_head_and_other_channels(model: nn.Module, out: Path) -> None:
     opened = create(out, num_classes=3, in_chans=1)
-    assert opened(images(1)).shape == (2, 3)
+    assert opened(images(channels=1)).shape == (2, 3)
     own, kept = model.state_dict(), opened.state_dict()
     assert torch.equal(kept["blocks.0.0.conv_dw.weight"], own["blocks.0.0.conv_dw.weight"])
     assert torch.allclose(kept["conv_stem.weight"], own["conv_stem.weight"].sum(1, keepdim=True))

@@ -21,15 +21,11 @@ from aliasfix.files import exporting
 from aliasfix.layers.blur import BlurPool
 
 from . import worker
-from .drawing import draw, scale_error
+from .drawing import draw, images, scale_error
 from .nets import Net
 
 ROOT = Path(__file__).parents[1]
 SMALL = "mobilenetv3_small_050"
-
-
-def images(batch: int = 2, size: tuple[int, int] = (64, 72), seed: int = 1) -> Tensor:
-    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
 def converted(model: nn.Module, padding: str = "reflect", filter: str = "tri3") -> nn.Module:
@@ -124,7 +120,7 @@ def test_distributed_data_parallel_of_two_processes(tmp_path: Path) -> None:
     errors = [process.communicate(timeout=600)[1].decode() for process in running]
     assert [process.returncode for process in running] == [0, 0], errors
     whole = worker.model()  # without batch statistics the mean of the halves' gradients is the gradient of the whole
-    whole(worker.images()).square().mean().backward()
+    whole(images(4)).square().mean().backward()
     halves = [worker.model().train() for _ in (0, 1)]
     for rank, half in enumerate(halves):
         half(worker.half(rank)).square().mean().backward()

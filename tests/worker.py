@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import aliasfix
 
-from .drawing import draw
+from .drawing import draw, images
 from .nets import Net
 
 
@@ -17,12 +17,8 @@ def model() -> nn.Module:
     return aliasfix.convert(draw(Net()), inplace=True).eval()
 
 
-def images() -> Tensor:
-    return torch.randn(4, 3, 64, 72, generator=torch.Generator().manual_seed(1))
-
-
 def half(rank: int) -> Tensor:
-    return images()[2 * rank : 2 * rank + 2]
+    return images(4)[2 * rank : 2 * rank + 2]
 
 
 def main(rank: int, port: str, folder: str) -> None:

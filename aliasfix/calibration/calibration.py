@@ -19,6 +19,7 @@ from aliasfix.errors import AliasfixError
 from aliasfix.files.record import digest_of_weights
 from aliasfix.images.inputs import Images
 from aliasfix.measure.running import Output, running
+from aliasfix.running import where
 from aliasfix.text.wording import one_line
 
 METHODS = ("statistics", "least-squares", "both", "every-layer")
@@ -108,7 +109,7 @@ def _best(
 ) -> tuple[Calibration, dict[str, Tensor]]:
     """Try methods, each from the weights as they are; the last thing tried may stay on the model."""
     start = copy.deepcopy(model.state_dict())
-    example = placed(given.fit[0][:2], model)
+    example = given.fit[0][:2].to(where(model, given.fit[0]))
     for network, name in ((original, "the original"), (model, "the model")):
         _runs(network, name, example)
     judge = Judge(original, given.views, output)
@@ -126,7 +127,7 @@ def _best(
             notes.append(f"{method}: no layer that it applies to")
             continue
         with running(model, None, "calibration"), running(original, None, "calibration"):
-            correct(original, model, corrections, (placed(batch, model) for batch in given.fit))
+            correct(original, model, corrections, (batch.to(where(model, batch)) for batch in given.fit))
         scores[method] = judge(model)
         if asked != "auto" or scores[method].rank > scores[best].rank:
             best, state = method, copy.deepcopy(model.state_dict())
@@ -175,11 +176,6 @@ def _runs(model: nn.Module, name: str, example: Tensor) -> None:
         raise AliasfixError(
             f"{name} does not run on images of {given} ({one_line(error)}): give others, or another size"
         ) from error
-
-
-def placed(batch: Tensor, model: nn.Module) -> Tensor:
-    """The batch where the model is, in its precision."""
-    return batch.to(next((p for p in model.parameters() if p.is_floating_point()), batch))
 
 
 def _check_original(original: nn.Module, model: nn.Module) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
+from aliasfix.running import watching
 
 
 class Correction(Protocol):
@@ -60,15 +61,12 @@ def once(model: nn.Module, batch: Tensor, kinds: tuple[type[nn.Module], ...]) ->
     """The layers of some kinds that run once in a forward pass, on one tensor, in the order in which they run."""
     calls: Counter[str] = Counter()
 
-    def count(path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def count(path: str, module: nn.Module, args: Any, output: Any) -> None:
         calls[path] += 1 if len(args) == 1 and isinstance(output, Tensor) else 2
 
-    with ExitStack() as stack:
-        for path, module in model.named_modules():
-            if isinstance(module, kinds):
-                stack.callback(module.register_forward_hook(partial(count, path)).remove)
-        with torch.no_grad():
-            model(batch)
+    layers = [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
+    with watching(layers, count), torch.no_grad():
+        model(batch)
     return [path for path, times in calls.items() if times == 1]
 
 

@@ -4,9 +4,7 @@ Nothing here looks at the recorded graph. A ``TorchDispatchMode`` sees every ope
 tensors, and module hooks tell which module is running.
 """
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..layers.build import is_low_pass_layer
 from ..planning.plan import Plan
+from ..running import call_stack
 from ..tracing.nest import mapped
 from ..tracing.recorder import undisturbed
 
@@ -57,38 +56,29 @@ def strided_operations(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[tuple[str, str, tuple[int, ...]]]:
     """Every operation that ATen runs at a stride outside of a blur: (module path, operation, stride)."""
-    witness = _Witness()
     try:
-        fake = FakeTensorMode(allow_non_fake_inputs=True)
-        with undisturbed(model, training=False), fake, witness.listening(model), witness:
-            model(*mapped(args, fake.from_tensor), **mapped(kwargs, fake.from_tensor))
+        with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+            return _witnessed(model, mapped(args, fake.from_tensor), mapped(kwargs, fake.from_tensor))
     except Exception:  # the model asks for values, which fake tensors do not have
-        witness = _Witness()
-        with undisturbed(model, training=False), witness.listening(model), witness:
+        return _witnessed(model, args, kwargs)
+
+
+def _witnessed(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[tuple[str, str, tuple[int, ...]]]:
+    with undisturbed(model, training=False), call_stack(model) as stack:
+        witness = _Witness(stack)
+        with witness:
             model(*args, **kwargs)
     return witness.found
 
 
 class _Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
+    def __init__(self, stack: list[tuple[str, nn.Module]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.stack: list[tuple[str, nn.Module]] = []
+        self.stack = stack
         self.found: list[tuple[str, str, tuple[int, ...]]] = []
         self.sliced: dict[int, tuple[Tensor, dict[int, int]]] = {}
-
-    @contextlib.contextmanager
-    def listening(self, model: nn.Module) -> Iterator[None]:
-        """Know which module runs."""
-        paths = {id(module): path for path, module in model.named_modules()}
-        with contextlib.ExitStack() as stack:
-            for module in model.modules():
-                enter = module.register_forward_pre_hook(
-                    lambda m, _: self.stack.append((paths[id(m)], m)), prepend=True
-                )
-                leave = module.register_forward_hook(lambda *_: self.stack.pop() and None)
-                stack.callback(enter.remove)
-                stack.callback(leave.remove)
-            yield
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

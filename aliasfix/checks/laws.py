@@ -17,6 +17,7 @@ from ..conversion import convert, unblurred
 from ..errors import AliasfixError
 from ..layers.build import is_low_pass_layer
 from ..planning.plan import Plan
+from ..running import where
 from ..text.printing import Tabular
 from ..tracing.example import traces
 from ..tracing.nest import tensors
@@ -148,7 +149,7 @@ def _identity(before: nn.Module, plan: Plan, args: Any, kwargs: Any) -> tuple[bo
     recipe = dataclasses.replace(plan.recipe, filter="delta1")
     same = convert(drawn, recipe=recipe, example_input=kwargs or args)
     error = _difference(_run(drawn, args, kwargs), _run(same, args, kwargs))
-    bound = 1e-5 if next(drawn.parameters(), torch.empty(0)).dtype != torch.float64 else 1e-12
+    bound = 1e-5 if where(drawn).dtype != torch.float64 else 1e-12
     return error <= bound, f"largest difference {error:.1e} of the scale"
 
 

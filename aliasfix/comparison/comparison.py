@@ -1,4 +1,4 @@
-"""Measure two networks alike, and put the results side by side."""
+"""Measure two networks in the same way, and compare the results."""
 
 from __future__ import annotations
 
@@ -7,24 +7,32 @@ import dataclasses
 import importlib.metadata
 import platform
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from torch import nn
 
 from aliasfix.comparison.bootstrap import paired
 from aliasfix.comparison.classes import imagenet_names
-from aliasfix.comparison.observe import CLASSIFIER, INSIDE, KINDS, MAPS, Observation, Setting, observe, probe
+from aliasfix.comparison.observe import Observation, observe, probe
 from aliasfix.comparison.result import Comparison, Corruptions, Curve, Layer, Measure, Positions
 from aliasfix.comparison.sites import example_of, layers, plan_of
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images
 from aliasfix.images.views import Views, thumbnail
 from aliasfix.measure import CorruptionErrors, Sweep, accuracy_by_position, mean_corruption_error
+from aliasfix.measure.adversary import within_reach
+from aliasfix.measure.aliasing import at_sites
+from aliasfix.measure.corruptions import corrupted
+from aliasfix.measure.features import Followed, followed
+from aliasfix.measure.metric import metrics as known_metrics
 from aliasfix.measure.running import Output
+from aliasfix.measure.subject import Setting, Subject, along_diagonal
 from aliasfix.planning.plan import Plan
 from aliasfix.text.wording import one_line
 
 CURVES = 8
+T = TypeVar("T")
 
 
 def compare(
@@ -48,7 +56,7 @@ def compare(
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Comparison:
-    """Measure two networks alike on the same images: how steady each is, and what the difference is.
+    """Measure how much two networks change when the same images are shifted, and the difference between them.
 
     Classifiers are measured by consistency, change and variation of the probability, an adversary's shift,
     agreement of the second with the first and, with labels, accuracy; image-to-image networks by stability,
@@ -112,13 +120,14 @@ def choose(
     metrics: Sequence[str] | None,
     corruptions: bool = False,
 ) -> list[str]:
-    """The measures that apply to what both networks return, of those wanted.
+    """Return the names of the requested metrics that apply to the outputs of both networks.
 
     Raises:
         AliasfixError: a measure that does not exist, or networks that cannot be measured.
     """
-    if unknown := [name for name in metrics or () if name not in KINDS]:
-        raise AliasfixError(f"no measure {', '.join(unknown)}: choose from {', '.join(KINDS)}")
+    known = known_metrics()
+    if unknown := [name for name in metrics or () if name not in known]:
+        raise AliasfixError(f"no measure {', '.join(unknown)}: choose from {', '.join(known)}")
     shapes = [probe(model, views, setting.output, name) for model, name in zip((a, b), names, strict=True)]
     if len(shapes[0]) != len(shapes[1]):
         raise AliasfixError(f"{names[0]} returned {shapes[0]} and {names[1]} {shapes[1]}: they do different things")
@@ -127,9 +136,15 @@ def choose(
         views.without_labels(why)
     if classifier:
         views.call_classes(imagenet_names(a, shapes[0][1]))
-    apply = [name for name in (CLASSIFIER if classifier else MAPS) | INSIDE if views.labelled or "top" not in name]
-    asked = set(metrics) if metrics is not None else {name for name in apply if name != "corruption"}
-    return [name for name in apply if name in asked or (corruptions and name == "corruption")]
+    lacking = {
+        "logits": not classifier,
+        "maps": classifier,
+        "labels": not views.labelled,
+        "margin": not views.margin,
+    }
+    apply = [metric for metric in known.values() if not any(lacking.get(need) for need in metric.needs)]
+    asked = set(metrics) if metrics is not None else {metric.name for metric in apply if not metric.optional}
+    return [one.name for one in apply if one.name in asked or (corruptions and one.name == "corruption")]
 
 
 def _sites(
@@ -139,7 +154,8 @@ def _sites(
     try:
         example = example_of(next(iter(views.centres())), a)
         plan = plan_of(a, b, example)
-        return plan, layers(plan, (a, b), example) if "features" in wanted else []
+        follow = any("layers" in known_metrics()[name].needs for name in wanted)
+        return plan, layers(plan, (a, b), example) if follow else []
     except Exception as error:
         notes.append(f"no plan: {error if isinstance(error, AliasfixError) else one_line(error)}")
         return None, []
@@ -158,7 +174,7 @@ def put_together(
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Comparison:
-    """Two observations of the same images as a comparison."""
+    """Build a comparison from two observations of the same images."""
     measures = []
     for name in wanted:
         failures = {which: found.failed[name] for which, found in zip(names, (first, second), strict=True)
@@ -173,7 +189,9 @@ def put_together(
             continue
         estimates = paired(one, two, confidence=confidence, resamples=resamples, seed=setting.seed)
         measures.append(Measure(name, *estimates, images=len(one)))
-    both = first.diagonal is not None and second.diagonal is not None
+    diagonal = _both(along_diagonal, first, second)
+    layers = _both(followed, first, second)
+    sites = _both(at_sites, first, second)
     return Comparison(
         names=names,
         images=max((m.images for m in measures), default=0),
@@ -181,20 +199,15 @@ def put_together(
         setting=_plain(setting)
         | {"size": views.size, "margin": views.margin, "confidence": confidence, "resamples": resamples},
         measures=tuple(measures),
-        curves=tuple(_curves(views, first, second)) if both else (),
-        variation=(first.values["variation"], second.values["variation"])
-        if both and "variation" in first.values and "variation" in second.values
-        else None,
-        layers=tuple(
-            Layer(name, own.shifts, own.distance, second.layers[name].distance, own.between / 2)
-            for name, own in first.layers.items()
-            if name in second.layers
-        ),
-        grid=_positions(views, first.grid, second.grid),
-        diagonal=_positions(views, first.diagonal, second.diagonal),
-        corruptions=_corruptions(views, first.corruptions, second.corruptions),
-        kernels={path: (one, second.kernels[path]) for path, one in first.kernels.items() if path in second.kernels},
-        sites={path: (share, second.sites[path]) for path, share in first.sites.items() if path in second.sites},
+        values={name: (one, second.values[name]) for name, one in first.values.items() if name in second.values},
+        passes={run: (one, second.passes[run]) for run, one in first.passes.items() if run in second.passes},
+        curves=tuple(_curves(views, *diagonal)) if diagonal else (),
+        layers=tuple(_layers(*layers)) if layers else (),
+        grid=_positions(views, _both(within_reach, first, second)),
+        diagonal=_positions(views, diagonal),
+        corruptions=_corruptions(views, _both(corrupted, first, second)),
+        kernels=_by_path(first.kernels, second.kernels),
+        sites=_by_path(*({path: share.nanmean().item() for path, share in own} for own in sites)) if sites else {},
         plan=plan,
         notes=tuple(dict.fromkeys([*views.notes, *notes])),
         versions=versions(),
@@ -207,26 +220,39 @@ def _plain(setting: Setting) -> dict[str, object]:
     return values | {"output": output if isinstance(output, str | int | None) else getattr(output, "__name__", "")}
 
 
-def _positions(views: Views, first: Sweep | None, second: Sweep | None) -> Positions | None:
+def _both(run: Callable[[Subject], T], first: Observation, second: Observation) -> tuple[T, T] | None:
+    """Return the results of a pass on both networks, None if it did not run on both."""
+    one, two = first.of(run), second.of(run)
+    return None if one is None or two is None else (one, two)
+
+
+def _by_path(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    return {path: (one, second[path]) for path, one in first.items() if path in second}
+
+
+def _positions(views: Views, swept: tuple[Sweep, Sweep] | None) -> Positions | None:
     """Accuracy at each shift; without labels there is none."""
-    if first is None or second is None or not views.labelled:
+    if swept is None or not views.labelled:
         return None
-    return Positions(first.shifts, accuracy_by_position(first), accuracy_by_position(second))
+    return Positions(swept[0].shifts, *map(accuracy_by_position, swept))
 
 
-def _corruptions(views: Views, first: CorruptionErrors | None, second: CorruptionErrors | None) -> Corruptions | None:
-    if first is None or second is None:
+def _corruptions(views: Views, errors: tuple[CorruptionErrors, CorruptionErrors] | None) -> Corruptions | None:
+    if errors is None:
         return None
-    one, two = (tuple(errors.wrong.float().mean((1, 2)).tolist()) for errors in (first, second))
-    relative = None if min(one) == 0 else mean_corruption_error(second, first)
-    return Corruptions(first.names, one, two, relative, views.labelled)
+    one, two = (tuple(of.wrong.float().mean((1, 2)).tolist()) for of in errors)
+    relative = None if min(one) == 0 else mean_corruption_error(errors[1], errors[0])
+    return Corruptions(errors[0].names, one, two, relative, views.labelled)
 
 
-def _curves(views: Views, first: Observation, second: Observation) -> Iterator[Curve]:
+def _layers(first: Followed, second: Followed) -> Iterator[Layer]:
+    for name, own in first.layers.items():
+        if name in second.layers:
+            yield Layer(name, own.shifts, own.distance, second.layers[name].distance, own.between / 2)
+
+
+def _curves(views: Views, one: Sweep, two: Sweep) -> Iterator[Curve]:
     """Of the images that move the first network most."""
-    one, two = first.diagonal, second.diagonal
-    assert one is not None
-    assert two is not None
     order = one.probability.std(1, correction=0).argsort(descending=True, stable=True)[:CURVES].tolist()
     pictures = {n: thumbnail(image) for n, image in enumerate(views.centres(max(order) + 1)) if n in set(order)}
     for index in order:

@@ -1,4 +1,4 @@
-"""One network with each of several filters: which would one take, and why?"""
+"""Convert one network with each of several filters, and recommend one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from aliasfix.comparison.comparison import choose, noted, put_together, versions
 from aliasfix.comparison.cost import latencies, memory
-from aliasfix.comparison.observe import CLASSIFIER, Observation, Setting, observe
+from aliasfix.comparison.observe import Observation, observe
 from aliasfix.comparison.result import Comparison
 from aliasfix.comparison.sites import layers
 from aliasfix.conversion import convert, inspect, report
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images
 from aliasfix.images.views import Views
+from aliasfix.measure.metric import metrics
 from aliasfix.measure.running import Output
+from aliasfix.measure.subject import Setting
 from aliasfix.recipe import Recipe
+from aliasfix.running import where
 from aliasfix.text.printing import Tabular
 
 
@@ -32,8 +35,6 @@ class NothingToConvertError(AliasfixError):
 
 
 ORIGINAL = "original"
-LIGHT = (*(name for name in CLASSIFIER if name not in ("withstands", "corruption")), "features")
-"""What every filter is measured by; the one shown in detail by everything."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,8 @@ def compare_filters(
         wanted = choose(model, model, views, setting, (ORIGINAL, ORIGINAL), None, corruptions)
         if "consistency" not in wanted:
             raise AliasfixError("a sweep of filters needs a classifier: compare the two networks instead")
-        light, rest = [n for n in wanted if n in LIGHT], [n for n in wanted if n not in LIGHT]
+        light = [name for name in wanted if metrics()[name].light]
+        rest = [name for name in wanted if name not in light]
         few = torch.stack(list(views.centres(2)))
         networks = _networks(model, recipes, few)
         plans = {name: plan for name, network in networks.items() if (plan := report(network)) is not None}
@@ -188,14 +190,18 @@ def compare_filters(
         taken, why = choice(ranked)
         shown = detail or taken
         for name in (ORIGINAL, shown):
-            found[name].join(observe(networks[name], views, rest, setting, plan=plans[shown]))
+            observe(
+                networks[name], views, rest, setting,
+                plan=plans[shown], layers=followed, reference=found.get(ORIGINAL) if name != ORIGINAL else None,
+                found=found[name],
+            )  # fmt: skip
     closer = put_together((ORIGINAL, shown), views, wanted, found[ORIGINAL], found[shown], setting, plans[shown], notes)
     return FilterSweep(rows[0], tuple(ranked), taken, why, closer)
 
 
 def _networks(model: nn.Module, recipes: Mapping[str, Recipe], images: Tensor) -> dict[str, nn.Module]:
     """The original and a conversion with each filter."""
-    example = images.to(next((p for p in model.parameters() if p.is_floating_point()), images))
+    example = images.to(where(model, images))
     plan = inspect(model, example_input=example, recipe=next(iter(recipes.values())))
     if not plan.converted:
         reason = plan.kept[0].reason if plan.kept else "No operation in it samples."

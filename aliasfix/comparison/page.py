@@ -1,16 +1,20 @@
-"""A comparison as one HTML file that needs nothing else: to be looked at, kept and sent around."""
+"""Write a comparison as one self-contained HTML file."""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from aliasfix.comparison.figures import ONE, TWO, Drawing, drawings, picture
+from aliasfix.comparison.figures import drawings
 from aliasfix.comparison.filter_sweep import FilterSweep, cells, headers
-from aliasfix.comparison.result import Comparison, Corruptions, Measure
+from aliasfix.comparison.result import Comparison, Measure
 from aliasfix.files import saving
+from aliasfix.measure.drawing import ONE, TWO, Drawing, Panel, Table
+from aliasfix.measure.metric import metrics
 from aliasfix.planning.plan import Plan
 
 _CSS = """
@@ -54,7 +58,7 @@ table.stack td:first-child::before{content:none}table.stack td small{display:inl
 
 
 def write(path: Path, found: Comparison, sweep: FilterSweep | None = None) -> Path:
-    """Write the page; a file in its place is replaced whole or not at all.
+    """Write the page. An existing file is replaced as a whole or not at all.
 
     Raises:
         AliasfixError: the file cannot be written, or matplotlib is not installed.
@@ -66,16 +70,16 @@ def write(path: Path, found: Comparison, sweep: FilterSweep | None = None) -> Pa
 
 
 def check_page(path: Path) -> Path:
-    """Find out before the work whether the page can be written.
+    """Check whether the page can be written, before anything is measured.
 
     Raises:
-        AliasfixError: a folder that is missing or closed, or a folder in the file's place.
+        AliasfixError: the folder is missing or not writable, or the path is a folder.
     """
     return saving.check_place(path)
 
 
 def page(found: Comparison, sweep: FilterSweep | None = None) -> str:
-    """The HTML text.
+    """Return the HTML text.
 
     Raises:
         AliasfixError: matplotlib is not installed.
@@ -89,8 +93,7 @@ def page(found: Comparison, sweep: FilterSweep | None = None) -> str:
         _measures(found),
         *([_filters(sweep)] if sweep else []),
         *(_drawing(drawing, found) for drawing in drawings(found, sweep)),
-        *([_sites(found)] if found.sites else []),
-        *([_corruptions(found.corruptions, found)] if found.corruptions else []),
+        *(_metric_table(table) for table in _tables(found)),
         *([_kernels(found)] if found.kernels else []),
         *([_plan(found.plan)] if found.plan else []),
         _made_with(found),
@@ -143,21 +146,9 @@ def _filters(sweep: FilterSweep) -> str:
 
 
 def _drawing(drawing: Drawing, found: Comparison) -> str:
-    curves = {f"shift-{n}": curve for n, curve in enumerate(found.curves, 1)}
-    layers = {f"features-{n}": layer for n, layer in enumerate(found.layers, 1)}
-    figures = []
-    for panel in drawing.panels:
-        head = ""
-        if curve := curves.get(panel.name):
-            source = picture(curve)
-            thumbnail = f'<img src="{source}" alt="">' if source else ""
-            called = escape(curve.called or f"class {curve.label}")
-            head = f"<figcaption>{thumbnail}<span>{escape(curve.image)}: {called}</span></figcaption>"
-        elif layer := layers.get(panel.name):
-            head = f"<figcaption><span>{escape(layer.name)}</span></figcaption>"
-        figures.append(f'<figure id="figure-{panel.name}">{head}{panel.svg()}</figure>')
+    figures = [f'<figure id="figure-{panel.name}">{_head(panel)}{panel.svg()}</figure>' for panel in drawing.panels]
     key = ""
-    if drawing.name == "shift":
+    if drawing.legend:
         names = zip((ONE, TWO), found.names, strict=True)
         key = " ".join(
             f'<span class="of"><span class="key" style="background:{c}"></span>{escape(name)}</span>'
@@ -171,28 +162,27 @@ def _drawing(drawing: Drawing, found: Comparison) -> str:
     )
 
 
-def _sites(found: Comparison) -> str:
-    heads = ["site", *found.names]
-    rows = [
-        f"<tr>{_cells([escape(path or '(model)'), *(f'{share:.1%}' for share in pair)], heads)}</tr>"
-        for path, pair in found.sites.items()
-    ]
-    text = "Of the energy of what is sampled at each site, the share that is too fine for the new grid and folds over."
-    return f'<h2>Aliasing at the sampling sites</h2><p class="caption">{text}</p>{_table(heads, rows)}'
+def _head(panel: Panel) -> str:
+    if not panel.head:
+        return ""
+    picture = ""
+    if panel.picture is not None:
+        file = io.BytesIO()
+        panel.picture.save(file, format="PNG")
+        picture = f'<img src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" alt="">'
+    return f"<figcaption>{picture}<span>{escape(panel.head)}</span></figcaption>"
 
 
-def _corruptions(of: Corruptions, found: Comparison) -> str:
-    heads = ["corruption", *found.names, "ratio"]
-    rows = []
-    for name, one, two in zip(of.names, of.a, of.b, strict=True):
-        texts = [name.replace("_", " "), f"{one:.1%}", f"{two:.1%}", f"{two / one:.2f}" if one else "–"]
-        rows.append(f"<tr>{_cells(map(escape, texts), heads)}</tr>")
-    what = "of a wrong class" if of.labelled else "without labels: of another class than the network's own of the image"
-    relative = "" if of.mean_relative is None else (
-        f" Mean corruption error of {found.names[1]}, relative to {found.names[0]}: {of.mean_relative:.2f}."
-    )  # fmt: skip
-    text = f"Share of the corrupted images {what}; means over five severities.{relative}"
-    return f'<h2>Common corruptions</h2><p class="caption">{escape(text)}</p>{_table(heads, rows)}'
+def _tables(found: Comparison) -> list[Table]:
+    """Return the tables of the metrics, sorted by title."""
+    made = (metric.table(found) for metric in metrics().values() if metric.table is not None)
+    return sorted((table for table in made if table is not None), key=lambda table: table.title)
+
+
+def _metric_table(table: Table) -> str:
+    rows = [f"<tr>{_cells(map(escape, row), table.heads)}</tr>" for row in table.rows]
+    caption = f'<p class="caption">{escape(table.caption)}</p>'
+    return f"<h2>{escape(table.title)}</h2>{caption}{_table(table.heads, rows)}"
 
 
 def _kernels(found: Comparison) -> str:

@@ -1,28 +1,31 @@
-"""What a comparison found: it prints as a table, says it in one sentence, and goes out as JSON."""
+"""The result of a comparison: prints as a table, has a verdict in one sentence, and converts to JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
 from aliasfix.comparison.bootstrap import Estimate
-from aliasfix.comparison.observe import KINDS, Kind
+from aliasfix.measure.metric import Metric, metrics
 from aliasfix.measure.shifts import Shift
+from aliasfix.measure.subject import Pass, Subject
 from aliasfix.planning.plan import Plan
 from aliasfix.text.printing import Tabular
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure of both networks, or why there is none."""
+    """One metric of both networks, or the reason why it is missing."""
 
     name: str
     a: Estimate | None = None
@@ -33,16 +36,16 @@ class Measure:
     failed: str | None = None
 
     @property
-    def kind(self) -> Kind:
-        """How it is named, and which way is better."""
-        return KINDS[self.name]
+    def kind(self) -> Metric:
+        """The metric: what is measured, how it is printed, and which direction is better."""
+        return metrics()[self.name]
 
     @property
     def better(self) -> bool | None:
         """Whether the second network is better; None where the interval holds 0 or there is none."""
         if self.difference is None or self.difference.low is None or self.difference.high is None:
             return None
-        if self.name == "agreement":  # of the first with itself it is whole
+        if self.kind.relative:
             return None
         up = self.difference.low > 0
         if not up and not self.difference.high < 0:
@@ -53,17 +56,11 @@ class Measure:
         """An estimate with its interval, as a person reads it."""
         if estimate is None:
             return "–"
-        mean = self.number(estimate.mean, signed)
+        number = self.kind.number
+        mean = number(estimate.mean, signed)
         if estimate.low is None or estimate.high is None:
             return mean
-        return f"{mean} [{self.number(estimate.low, signed)}, {self.number(estimate.high, signed)}]"
-
-    def number(self, value: float, signed: bool = False) -> str:
-        """One number: a share in per cent, a difference of shares in points."""
-        sign = "+" if signed else ""
-        if not self.kind.share:
-            return f"{value:{sign}.3g}{self.kind.unit}"
-        return f"{100 * value:{sign}.1f}" if signed else f"{100 * value:.1f}%"
+        return f"{mean} [{number(estimate.low, signed)}, {number(estimate.high, signed)}]"
 
 
 @dataclass(frozen=True)
@@ -128,9 +125,11 @@ class Comparison(Tabular):
     labelled: bool
     setting: Mapping[str, Any]
     measures: tuple[Measure, ...]
+    values: Mapping[str, tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
+    """By name of the metric, (I,) of each network."""
+    passes: Mapping[Pass, tuple[Any, Any]] = dataclasses.field(default_factory=dict, repr=False)
+    """By function that ran with `Subject.once`, what it returned for each network."""
     curves: tuple[Curve, ...] = ()
-    variation: tuple[Tensor, Tensor] | None = None
-    """(I,) of each network: the distribution of the variation."""
     layers: tuple[Layer, ...] = ()
     sites: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     """By the plan's path, the share of the energy that folds over, of each network."""
@@ -152,18 +151,27 @@ class Comparison(Tabular):
         """The measure of that name, if it was taken without failing."""
         return next((m for m in self.measures if m.name == name and m.failed is None), None)
 
+    def both(self, run: Callable[[Subject], T]) -> tuple[T, T] | None:
+        """What a function that ran with `Subject.once` returned for each network; None if it did not run on both."""
+        return self.passes.get(run)
+
+    @property
+    def variation(self) -> tuple[Tensor, Tensor] | None:
+        """(I,) of each network: the distribution of the variation."""
+        return self.values.get("variation")
+
     @property
     def verdict(self) -> str:
-        """What was found, in one sentence."""
+        """The result in one sentence."""
         main = self.get("consistency") or self.get("stability") or next((m for m in self.measures if m.a), None)
         if main is None or main.a is None or main.b is None or main.difference is None:
             return f"Nothing could be measured of {self.names[0]} and {self.names[1]}."
         subject = f"{self.names[1]} against {self.names[0]}"
         images = f"{main.images} image{'s' if main.images > 1 else ''}"
         what = main.kind.title.partition(":")[0]
-        figures = f"{what} {main.number(main.a.mean)} → {main.number(main.b.mean)}"
+        figures = f"{what} {main.kind.number(main.a.mean)} → {main.kind.number(main.b.mean)}"
         if main.difference.low is not None and main.difference.high is not None:
-            low, high = main.number(main.difference.low, True), main.number(main.difference.high, True)
+            low, high = main.kind.number(main.difference.low, True), main.kind.number(main.difference.high, True)
             figures += f" (difference {low} to {high} on {images})"
         else:
             figures += f" on {images}"
@@ -177,21 +185,21 @@ class Comparison(Tabular):
     def _cost(self) -> str:
         accuracy, agreement = self.get("top1"), self.get("agreement")
         if accuracy and accuracy.a and accuracy.b:
-            figures = f"{accuracy.number(accuracy.a.mean)} → {accuracy.number(accuracy.b.mean)}"
+            figures = f"{accuracy.kind.number(accuracy.a.mean)} → {accuracy.kind.number(accuracy.b.mean)}"
             lost = accuracy.better is False
             return f"; accuracy {figures}{', so calibrate or fine-tune it before use' if lost else ''}"
         if agreement and agreement.b:
             lost = agreement.b.mean < 0.95
             advice = ", so calibrate or fine-tune it before use" if lost else ""
-            return f"; it gives the first's class to {agreement.number(agreement.b.mean)} of the views{advice}"
+            return f"; it gives the first's class to {agreement.kind.number(agreement.b.mean)} of the views{advice}"
         return ""
 
     def to_json(self) -> str:
-        """All figures as JSON; numbers that do not exist are null."""
+        """Return all values as JSON. NaN and infinity become null."""
         return json.dumps(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, of what JSON knows."""
+        """Return all values as types that JSON has."""
         measures = [
             dataclasses.asdict(measure) | {"title": measure.kind.title, "better_is": measure.kind.better}
             for measure in self.measures

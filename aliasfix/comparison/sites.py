@@ -1,13 +1,10 @@
-"""Where in two networks a plan's sampling sites can be measured."""
+"""The plan that a comparison uses, and the layers at its sampling sites."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from aliasfix.conversion import inspect, report
@@ -16,10 +13,11 @@ from aliasfix.images.inputs import batches
 from aliasfix.layers.build import is_low_pass_layer
 from aliasfix.measure.running import running
 from aliasfix.planning.plan import Plan, Step
+from aliasfix.running import watching, where
 
 
 def plan_of(a: nn.Module, b: nn.Module, example: Tensor) -> Plan:
-    """What was done to the second network, else to the first, else what the default recipe would do to the first."""
+    """Return the executed plan of the second network, else of the first, else the default plan for the first."""
     return report(b) or report(a) or inspect(a, example_input=example)
 
 
@@ -39,21 +37,6 @@ def layers(plan: Plan, models: Sequence[nn.Module], example: Tensor) -> list[str
     return [name for name in runs[0] if name in usable]
 
 
-def sampled_at(model: nn.Module, plan: Plan, step: Step) -> list[str]:
-    """The modules of a model that subsample for one step of a plan, as `aliasfix.measure.aliasing` names them."""
-    own = report(model)
-    if own is None or step.action == "keep":
-        return [step.path]
-    hosts = {edit.path for edit in step.edits if edit.inserted}
-    blurs = [
-        f"{host}.{name}" if host else name
-        for host in hosts
-        for name, child in model.get_submodule(host).named_children()
-        if is_low_pass_layer(child) and max(child.stride) > 1
-    ]
-    return [*blurs, step.path] if step.form in ("blur-first", "split") else blurs
-
-
 def _after(step: Step) -> str:
     ends = [edit.path for edit in step.edits if isinstance(edit, BlurModule) and edit.where == "after"]
     return ends[-1] if ends else step.path
@@ -67,10 +50,8 @@ def _maps(model: nn.Module, example: Tensor) -> list[str]:
         if isinstance(result, Tensor) and result.ndim == 4 and len(result) == len(example):
             names[name] = None
 
-    with running(model, None, "layers") as run, ExitStack() as stack:
-        for name, module in model.named_modules():
-            if name and not is_low_pass_layer(module):
-                stack.callback(module.register_forward_hook(partial(see, name)).remove)
+    layers = [(name, module) for name, module in model.named_modules() if name and not is_low_pass_layer(module)]
+    with running(model, None, "layers") as run, watching(layers, see):
         for batch, _ in batches(example[:, None], len(example), labels=False):
             run.forward(run.place(batch))
             break
@@ -78,6 +59,5 @@ def _maps(model: nn.Module, example: Tensor) -> list[str]:
 
 
 def example_of(image: Tensor, model: nn.Module) -> Tensor:
-    """Two copies of an image where the model is, in its precision."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    return image[None].expand(2, -1, -1, -1).to(like)
+    """Return two copies of an image, of the model's dtype and on its device."""
+    return image[None].expand(2, -1, -1, -1).to(where(model, image))

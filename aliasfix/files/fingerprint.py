@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import running
 from ..errors import AliasfixError
 from ..text.wording import one_line
 from ..tracing.example import inputs
@@ -69,17 +70,10 @@ def difference(model: nn.Module, fingerprint: Mapping[str, Any]) -> str | None:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, without gradients; afterwards as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    """Put the model into eval mode without gradients and seed the CPU's generator; afterwards both are as before."""
+    with running.evaluating(model), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def _asked(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +85,7 @@ def _asked(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(model: nn.Module, asked: Mapping[str, Mapping[str, Any]]) -> list[Tensor]:
-    like = next((p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()), torch.empty(0))
+    like = running.where(model)
     args, kwargs = [], {}
     try:
         for name, spec in asked.items():

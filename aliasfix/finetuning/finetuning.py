@@ -14,6 +14,7 @@ from .. import surgery
 from ..calibration.calibration import reference
 from ..errors import AliasfixError
 from ..files.record import digest_of_weights
+from ..running import modes_kept
 from ..text.wording import one_line
 from . import data as loaders
 from . import seeds, state
@@ -149,15 +150,10 @@ def finetune(
     }  # fmt: skip
     if stored is not None:
         state.compare(folder, stored["identity"], identity)
-    modes = [(module, module.training) for module in model.modules()]
-    with seeds.kept():
-        try:
-            run = Run(folder, objective, found, accelerator, identity, save_every)
-            run.check()
-            return run.train(stored)
-        finally:
-            for module, training in modes:
-                module.training = training
+    with seeds.kept(), modes_kept(model):
+        run = Run(folder, objective, found, accelerator, identity, save_every)
+        run.check()
+        return run.train(stored)
 
 
 def _check(

@@ -11,9 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
-from aliasfix.images.folder import IMAGENET_MEAN, IMAGENET_STD, told, unreadable
+from aliasfix.images.folder import IMAGENET_MEAN, IMAGENET_STD, ImageFolder, told, unreadable
 from aliasfix.images.inputs import Images, batches
-from aliasfix.measure import ImageFolder
 from aliasfix.tracing.example import configured_size
 
 MARGIN = 32

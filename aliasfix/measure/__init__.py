@@ -8,8 +8,10 @@ from aliasfix.measure.corruptions import CorruptionErrors, corruption_errors, me
 from aliasfix.measure.features import FeatureDistance, feature_distance
 from aliasfix.measure.image_to_image import label_agreement, output_variation, stability, total_variation
 from aliasfix.measure.learned_filters import filter_variation
+from aliasfix.measure.metric import Metric
 from aliasfix.measure.positions import accuracy_by_position
 from aliasfix.measure.shifts import circular, crop, diagonal, every, grid, heat_map
+from aliasfix.measure.subject import Subject
 from aliasfix.measure.sweep import Sweep, sweep
 from aliasfix.measure.variation import variation
 
@@ -18,6 +20,8 @@ __all__ = [
     "CorruptionErrors",
     "FeatureDistance",
     "ImageFolder",
+    "Metric",
+    "Subject",
     "Sweep",
     "accuracy_by_position",
     "aliasing",

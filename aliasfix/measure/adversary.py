@@ -1,7 +1,13 @@
 """What is left of the accuracy when an adversary picks the shift."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
+from aliasfix.measure import positions
+from aliasfix.measure.metric import Metric
+from aliasfix.measure.shifts import grid
+from aliasfix.measure.subject import Subject
 from aliasfix.measure.sweep import Sweep
 
 
@@ -23,3 +29,27 @@ def withstands(sweep: Sweep) -> Tensor:
     tensor([ True, False])
     """
     return (sweep.top1 == sweep.target[:, None]).all(1)
+
+
+def within_reach(subject: Subject) -> Sweep:
+    """Classify every image at the whole shifts that the adversary may pick."""
+    reach, margin = subject.setting.reach, subject.views.margin
+    return subject.sweep(grid(min(reach, margin // 2) if margin else reach))
+
+
+def _one_class(subject: Subject) -> Tensor:
+    swept = subject.once(within_reach)
+    if not subject.views.labelled:  # an image withstands if its own class stays, whatever the first network says
+        swept = replace(swept, target=swept.top1[:, swept.shifts.index((0.0, 0.0))])
+    return withstands(swept).float()
+
+
+WITHSTANDS = Metric(
+    "withstands",
+    "one class at every shift an adversary may pick",
+    "higher",
+    _one_class,
+    needs=("logits",),
+    order=40,
+    figures=positions.figures,
+)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from aliasfix import surgery
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images, batches, load
+from aliasfix.layers.build import is_low_pass_layer
+from aliasfix.measure.drawing import Table
+from aliasfix.measure.metric import Metric
 from aliasfix.measure.running import running
+from aliasfix.measure.subject import Subject
+from aliasfix.planning.plan import Step
 from aliasfix.planning.rule import by_op, per_axis, spatial_axes
+from aliasfix.running import call_stack
+
+if TYPE_CHECKING:
+    from aliasfix.comparison.result import Comparison
 
 SUBSAMPLES = ("average_pool", "blur_pool", "lp_pool", "max_pool", "strided_conv")
 """The rules whose operations evaluate a dense map at every s-th sample, s their argument."""
@@ -105,7 +113,7 @@ def aliasing(model: nn.Module, images: Images, *, batch_size: int = 16) -> dict[
     found: dict[str, list[Tensor]] = {}
     with running(model, None, "aliasing") as run:
         for batch, _ in batches(load(images, 224), batch_size, labels=False):
-            with _Sampling(model) as sampling:
+            with call_stack(model) as stack, _Sampling(stack) as sampling:
                 run.forward(run.place(batch))
             for name, shares in sampling.calls.items():
                 found.setdefault(name, []).append(torch.stack(shares).mean(0).cpu())
@@ -115,31 +123,10 @@ def aliasing(model: nn.Module, images: Images, *, batch_size: int = 16) -> dict[
 class _Sampling(TorchFunctionMode):
     """Takes the fold-over of every call that subsamples, by the name of the module it is made in."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, stack: list[tuple[str, nn.Module]]) -> None:
         super().__init__()
         self.calls: dict[str, list[Tensor]] = {}
-        self._model = model
-        self._inside: list[str] = []
-        self._handles = ExitStack()
-
-    def __enter__(self) -> _Sampling:
-        for name, module in self._model.named_modules():
-            enter = module.register_forward_pre_hook(partial(self._enter, name), prepend=True)
-            leave = module.register_forward_hook(self._leave, always_call=True)
-            self._handles.callback(enter.remove)
-            self._handles.callback(leave.remove)
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        self._handles.close()
-
-    def _enter(self, name: str, module: nn.Module, args: Any) -> None:
-        self._inside.append(name)
-
-    def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
-        self._inside.pop()
+        self._stack = stack
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -154,9 +141,60 @@ class _Sampling(TorchFunctionMode):
                     **{key: value for key, value in bound.items() if key not in OF_OUTPUT}, stride=(1,) * len(stride)
                 )
                 whole = dense[0] if isinstance(dense, tuple) else dense  # a pooling that returns its indices too
-                self.calls.setdefault(self._inside[-1] if self._inside else "", []).append(fold_over(whole, stride))
+                self.calls.setdefault(self._stack[-1][0] if self._stack else "", []).append(fold_over(whole, stride))
         return func(*args, **(kwargs or {}))
 
 
 def _axes(op: str, bound: Mapping[str, Any]) -> int:
     return bound["kernel"].ndim if op == "blur_pool" else spatial_axes(op)
+
+
+def sampled_at(model: nn.Module, step: Step) -> list[str]:
+    """The modules of a model that subsample for one step of a plan, as `aliasing` names them."""
+    if surgery.executed(model) is None or step.action == "keep":
+        return [step.path]
+    hosts = {edit.path for edit in step.edits if edit.inserted}
+    blurs = [
+        f"{host}.{name}" if host else name
+        for host in hosts
+        for name, child in model.get_submodule(host).named_children()
+        if is_low_pass_layer(child) and max(child.stride) > 1
+    ]
+    return [*blurs, step.path] if step.form in ("blur-first", "split") else blurs
+
+
+def at_sites(subject: Subject) -> list[tuple[str, Tensor]]:
+    """Measure the fold-over at each sampling site of the plan: its path, and (I,), the most of its modules.
+
+    Raises:
+        AliasfixError: the model subsamples at none of them.
+    """
+    images = subject.views.centres(subject.setting.feature_images)
+    shares = aliasing(subject.model, images, batch_size=subject.setting.batch_size)
+    found = []
+    for step in subject.plan or ():
+        if at := [shares[name] for name in sampled_at(subject.model, step) if name in shares]:
+            found.append((step.path, torch.stack(at).amax(0)))
+    if not found:
+        raise AliasfixError("no strided module subsamples at a site of the plan")
+    return found
+
+
+def table(found: Comparison) -> Table | None:
+    """List the share of both networks at each sampling site."""
+    if not found.sites:
+        return None
+    text = "Of the energy of what is sampled at each site, the share that is too fine for the new grid and folds over."
+    rows = [[path or "(model)", *(f"{share:.1%}" for share in pair)] for path, pair in found.sites.items()]
+    return Table("Aliasing at the sampling sites", text, ("site", *found.names), rows)
+
+
+ALIASING = Metric(
+    "aliasing",
+    "energy that folds over at the sampling sites",
+    "lower",
+    lambda subject: torch.stack([shares for _, shares in subject.once(at_sites)]).nanmean(0),
+    needs=("sites",),
+    order=140,
+    table=table,
+)

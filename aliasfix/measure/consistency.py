@@ -11,7 +11,9 @@ from torch import Tensor
 
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images, batches, check_labels, load
+from aliasfix.measure.metric import Metric
 from aliasfix.measure.running import Model, Output, running
+from aliasfix.measure.subject import Subject
 from aliasfix.measure.sweep import Sweep
 
 
@@ -183,3 +185,55 @@ def _measure(
                 top5.append(hits.sum(2).mean(0))
     correct = (torch.cat(top1), torch.cat(top5)) if top1 else (None, None)
     return Consistency(torch.cat(agreement), torch.cat(change), *correct)
+
+
+def pairs(subject: Subject) -> Consistency:
+    """Classify the images at pairs of random shifts: by crop where they have a margin, else circularly."""
+    views = subject.views
+    if views.margin:
+        return crop_consistency(subject.model, views, size=views.size, margin=views.margin, **subject.drawn)
+    return circular_consistency(subject.model, views, **subject.drawn)
+
+
+def _top(subject: Subject, name: str) -> Tensor:
+    correct: Tensor | None = getattr(subject.once(pairs), name)
+    assert correct is not None  # the metric needs labels
+    return correct
+
+
+CONSISTENCY = Metric(
+    "consistency",
+    "consistency: two random shifts get one class",
+    "higher",
+    lambda subject: subject.once(pairs).agreement,
+    needs=("logits",),
+    light=True,
+    order=10,
+)
+CHANGE = Metric(
+    "change",
+    "change of the top-1 probability between them",
+    "lower",
+    lambda subject: subject.once(pairs).change,
+    needs=("logits",),
+    light=True,
+    order=20,
+)
+TOP1 = Metric(
+    "top1",
+    "accuracy",
+    "higher",
+    lambda subject: _top(subject, "top1"),
+    needs=("logits", "labels"),
+    light=True,
+    order=70,
+)
+TOP5 = Metric(
+    "top5",
+    "top-5 accuracy",
+    "higher",
+    lambda subject: _top(subject, "top5"),
+    needs=("logits", "labels"),
+    light=True,
+    order=80,
+)

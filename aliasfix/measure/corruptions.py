@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,13 @@ from torch import Tensor
 from aliasfix.errors import AliasfixError
 from aliasfix.images.folder import IMAGENET_MEAN, IMAGENET_STD, ImageFolder
 from aliasfix.images.inputs import batches, check_labels
+from aliasfix.measure.drawing import Table
+from aliasfix.measure.metric import Metric
 from aliasfix.measure.running import Model, Output, running
+from aliasfix.measure.subject import Subject
+
+if TYPE_CHECKING:
+    from aliasfix.comparison.result import Comparison
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -154,3 +160,48 @@ def mean_corruption_error(errors: CorruptionErrors, reference: CorruptionErrors)
         perfect = [name for name, value in zip(errors.names, other, strict=True) if value == 0]
         raise AliasfixError(f"the reference makes no error under {', '.join(perfect)}: no error is relative to none")
     return float((own / other).mean())
+
+
+def corrupted(subject: Subject) -> CorruptionErrors:
+    """Classify the images under every corruption; without labels, right is the network's own class of the clean one."""
+    own = None if subject.views.labelled else subject.sweep([(0.0, 0.0)]).top1[:, 0].tolist()
+    pixels = subject.views.pixels(own)
+    setting = subject.setting
+    return corruption_errors(
+        subject.model,
+        pixels,
+        mean=pixels.mean,
+        std=pixels.std,
+        batch_size=setting.batch_size,
+        seed=setting.seed,
+        output=setting.output,
+    )
+
+
+def table(found: Comparison) -> Table | None:
+    """List the error of both networks under each corruption."""
+    of = found.corruptions
+    if of is None:
+        return None
+    rows = [
+        [name.replace("_", " "), f"{one:.1%}", f"{two:.1%}", f"{two / one:.2f}" if one else "–"]
+        for name, one, two in zip(of.names, of.a, of.b, strict=True)
+    ]
+    what = "of a wrong class" if of.labelled else "without labels: of another class than the network's own of the image"
+    relative = "" if of.mean_relative is None else (
+        f" Mean corruption error of {found.names[1]}, relative to {found.names[0]}: {of.mean_relative:.2f}."
+    )  # fmt: skip
+    text = f"Share of the corrupted images {what}; means over five severities.{relative}"
+    return Table("Common corruptions", text, ("corruption", *found.names, "ratio"), rows)
+
+
+CORRUPTION = Metric(
+    "corruption",
+    "error under the common corruptions",
+    "lower",
+    lambda subject: subject.once(corrupted).wrong.float().mean((0, 1)),
+    needs=("logits",),
+    optional=True,
+    order=90,
+    table=table,
+)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,17 @@ from torch import Tensor, nn
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images, batches, load
 from aliasfix.layers.build import is_low_pass_layer
+from aliasfix.measure.drawing import Drawing, Panel, maps
+from aliasfix.measure.metric import Metric
 from aliasfix.measure.running import Runner, running
 from aliasfix.measure.shifts import Shift, circular, every
+from aliasfix.measure.subject import Subject
+from aliasfix.running import watching
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from aliasfix.comparison.result import Comparison, Layer
 
 
 @dataclass(frozen=True)
@@ -167,9 +176,7 @@ def _watched(watch: Mapping[str, nn.Module], count: int, see: Callable[[str, Ten
             key = name if calls[name] == 1 else f"{name}#{calls[name]}"
             see(key, result.to(torch.promote_types(result.dtype, torch.float32)))
 
-    with ExitStack() as stack:
-        for name, module in watch.items():
-            stack.callback(module.register_forward_hook(partial(hook, name)).remove)
+    with watching(watch.items(), hook):
         yield
 
 
@@ -179,3 +186,63 @@ def _cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     far = (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1) / 2
     lone = (a.any(1) != b.any(1)) / 2  # beside a zero vector cos is 0, but the line above gives ½
     return (far + lone).reshape(len(b), -1).mean(1)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The features of several layers, followed in some images."""
+
+    layers: dict[str, FeatureDistance]
+    """By layer, means over the images."""
+    values: Tensor
+    """(I,), mean over the layers and shifts."""
+
+
+def followed(subject: Subject) -> Followed:
+    """Follow the features before and after the sampling sites in a few images."""
+    setting = subject.setting
+    shifts = every(setting.feature_shifts, setting.feature_shifts)
+    few = list(subject.views.centres(setting.feature_images))
+    measured = partial(feature_distance, subject.model, layers=subject.layers, batch_size=setting.batch_size)
+    each = [measured([image], shifts=shifts) for image in few]
+    layers = {}
+    for name, between in measured(few, shifts=shifts[:1]).items():
+        distance = torch.stack([one[name].distance for one in each]).mean(0)
+        layers[name] = replace(each[0][name], distance=distance, between=between.between)
+    means = [torch.stack([d.distance.mean() for d in one.values()]).mean() for one in each]
+    return Followed(layers, torch.stack(means))
+
+
+def figures(found: Comparison) -> Iterator[Drawing]:
+    """Draw the distance of each layer at each shift."""
+    one, two = found.names
+    if found.layers:
+        yield Drawing(
+            "features",
+            "Features against the shift of the input",
+            f"Cosine distance between shifted features and features of the shifted image, for {one} (left) and {two} "
+            "(right), before and after each sampling site, in order. Dark: they move with the input. Bright: half the "
+            "mean distance between two images.",
+            tuple(
+                Panel(f"features-{n}", f"{layer.name}: {one} and {two}", partial(_maps, layer, found.names), layer.name)
+                for n, layer in enumerate(found.layers, 1)
+            ),
+        )
+
+
+def _maps(layer: Layer, names: tuple[str, str]) -> Figure:
+    red = layer.scale if layer.scale == layer.scale and layer.scale > 0 else max(layer.a.max().item(), 1e-6)
+    titles = [f"{name}: {values.mean():.3f}" for name, values in zip(names, (layer.a, layer.b), strict=True)]
+    return maps(layer.shifts, (layer.a, layer.b), titles, (0, red), ("0", f"{red:.2g}"))
+
+
+FEATURES = Metric(
+    "features",
+    "features move: cosine distance at the sampling sites",
+    "lower",
+    lambda subject: subject.once(followed).values,
+    needs=("layers",),
+    light=True,
+    order=130,
+    figures=figures,
+)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aliasfix.images.inputs import Images, batches, load
+from aliasfix.measure.metric import Metric
 from aliasfix.measure.running import Model, Output, running
 from aliasfix.measure.shifts import circular
 
@@ -178,3 +179,34 @@ def _shifted(
                     scores[i, n] = compare(maps[i], again[i], *shift, side)
             found.append(scores.mean(1))
     return torch.cat(found)
+
+
+STABILITY = Metric(
+    "stability",
+    "stability: output shifted against output of the shifted",
+    "higher",
+    lambda subject: stability(subject.model, subject.views.centres(), **subject.drawn),
+    needs=("maps",),
+    share=False,
+    unit=" dB",
+    order=100,
+)
+LABEL_AGREEMENT = Metric(
+    "label_agreement",
+    "agreement of the label maps",
+    "higher",
+    lambda subject: label_agreement(subject.model, subject.views.centres(), **subject.drawn),
+    needs=("maps",),
+    order=110,
+)
+OUTPUT_VARIATION = Metric(
+    "output_variation",
+    "total variation of the output",
+    "lower",
+    lambda subject: output_variation(
+        subject.model, subject.views.centres(), batch_size=subject.setting.batch_size, output=subject.setting.output
+    ),
+    needs=("maps",),
+    share=False,
+    order=120,
+)

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
+from aliasfix.running import evaluating
 
 Model: TypeAlias = Callable[[Tensor], Any]
 Output: TypeAlias = Callable[[Any], Tensor] | str | int | None
@@ -78,18 +79,10 @@ class Runner:
 
 @contextmanager
 def running(model: Model, output: Output, what: str) -> Iterator[Runner]:
-    """Put the model in eval mode without gradients, and every module back in its own mode at the end."""
-    modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
-    try:
-        if isinstance(model, nn.Module):
-            model.eval()
-        with torch.no_grad(), Bar(what) as bar:
-            yield Runner(model, output, bar)
-    finally:
-        if isinstance(model, nn.Module):
-            model.train(modes[model])  # for a class whose train() does more than set flags
-        for module, training in modes.items():
-            module.training = training
+    """Measure a model, or another callable: a model runs in eval mode, and nothing keeps gradients."""
+    still = evaluating(model) if isinstance(model, nn.Module) else torch.no_grad()
+    with still, Bar(what) as bar:
+        yield Runner(model, output, bar)
 
 
 class Bar:

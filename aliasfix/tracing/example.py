@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AliasfixError
+from ..running import where
 from .recorder import record
 from .trace import Trace
 
@@ -60,7 +61,7 @@ def _candidates(model: nn.Module, example_input: Any) -> Iterator[tuple[str, Inp
     if example_input is not None:
         yield f"the example input {_shapes(example_input)}", _arguments(example_input)
         return
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    like = where(model)
     configured = configured_size(model)
     first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
     if configured is not None:

@@ -13,15 +13,11 @@ from typer.testing import Result
 import aliasfix
 from aliasfix.files import exporting
 
-from ..drawing import scale_error
+from ..drawing import images, scale_error
 
 Run = Callable[..., Result]
 Fails = Callable[..., str]
 NET = "tiny_nets:make_net"
-
-
-def images(batch: int, *size: int) -> Tensor:
-    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
@@ -53,17 +49,17 @@ def test_a_converted_file_is_exported(run: Run, home: Path, saved: nn.Module, na
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"{name}: its output in ")
     assert result.stderr == ""
-    assert scale_error(saved(images(1, 32, 48)), computes(home / name, images(1, 32, 48))) <= 1e-5
+    assert scale_error(saved(images(1, (32, 48))), computes(home / name, images(1, (32, 48)))) <= 1e-5
     result = run("export", NET, *options, "--dynamic", "batch,size", "--quiet")
     assert (result.exit_code, result.output) == (0, "")
-    for x in (images(3, 32, 48), images(5, 41, 90)):
+    for x in (images(3, (32, 48)), images(5, (41, 90))):
         assert scale_error(saved(x), computes(home / name, x)) <= 1e-5
     assert sorted(path.name for path in home.iterdir() if path.is_file()) == ["net.pth", name, "tiny_nets.py"]
 
 
 @torch.no_grad()
 def test_directories_and_models_are_exported(run: Run, home: Path) -> None:
-    small, x = ("timm:resnet18", "--arg", "channels=[4, 4, 8, 8]"), images(1, 64, 64)
+    small, x = ("timm:resnet18", "--arg", "channels=[4, 4, 8, 8]"), images(1, (64, 64))
     run("convert", *small, "--random-weights", "-o", "out/")
     result = run("export", "out", "--input-size", "3,64,64", "-o", "out.pt2")
     assert result.exit_code == 0, result.output

@@ -47,6 +47,7 @@ def test_second_network_is_watched_on_the_class_that_the_first_gives(found):
         classes = net(noise()[:, :, 4:20, 4:20]).argmax(1).tolist()
         chances = aliasfix.convert(net)(noise()[:, :, 4:20, 4:20]).softmax(1)
     assert classes != chances.argmax(1).tolist()
+    assert len(found.curves) == 6
     for curve in found.curves:
         index = int(curve.image.removeprefix("image ")) - 1
         assert curve.label == classes[index]
@@ -82,6 +83,7 @@ def test_learned_filters(found):
     assert found.kernels == {name: (value, value) for name, value in measure.filter_variation(classifier()).items()}
     assert list(found.kernels) == ["0", "3"]
     other = aliasfix.compare(classifier(), classifier(1), noise(), size=16, metrics=["probability"], **QUICK)
+    assert list(other.kernels) == ["0", "3"]
     assert all(one != two for one, two in other.kernels.values())
 
 
@@ -97,6 +99,7 @@ def test_json_table_and_verdict_say_the_same(found):
     assert data["verdict"] == found.verdict
     assert found.verdict.count(". ") == 0
     by_name = {m["name"]: m for m in data["measures"]}
+    assert len(by_name) == len(found.measures) >= 8
     for one in found.measures:
         assert by_name[one.name]["b"]["mean"] == one.b.mean
         assert one.kind.title in str(found)
@@ -146,6 +149,7 @@ def test_what_fails_takes_nothing_with_it():
 def test_a_sweep_without_consistency_takes_no_filter(tmp_path):
     found = aliasfix.compare_filters(Moody(-99), ["rect2", "tri3"], noise(), size=16, margin=8, **QUICK)
     assert found.verdict.startswith("No filter is shown to be better: original: the model returned NaN for ")
+    assert len(found.rows) == 2
     assert all(row.consistency is None and row.features < found.original.features for row in found.rows)
     assert found.comparison["aliasing"].better is True
     assert "<figure" in page.page(found.comparison, found)
