@@ -127,7 +127,7 @@ class _Recorder(TorchFunctionMode):
         self.alive: list[Any] = []  # ids stay unique as long as their objects live
         self.twins: dict[int, Tensor] = {}
         self.calls: Counter[str] = Counter()
-        self.counter = MultiplyAdds()  # type: ignore[no-untyped-call]
+        self.counter = MultiplyAdds()
         self.methods: dict[FrameType, tuple[str, str] | None] = {}
         self.counts: dict[FrameType, dict[str, int]] = {}
 
