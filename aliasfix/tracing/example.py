@@ -1,20 +1,22 @@
 """The input that a model is traced with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import AliasfixError
-from .recorder import record
+from . import families
+from .families import Family, Inputs
+from .recorder import BACKINGS, record
 from .trace import Trace
 
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 _GUESSED_SIZES = (224, 256, 299, 384, 512, 64, 32)
+Traced = tuple[list[Trace], list[str], Inputs]
 
 
-def traces(model: nn.Module, example_input: Any = None) -> tuple[list[Trace], list[str], Inputs]:
+def traces(model: nn.Module, example_input: Any = None) -> Traced:
     """Record a model in evaluation and in training mode.
 
     Args:
@@ -29,23 +31,55 @@ def traces(model: nn.Module, example_input: Any = None) -> tuple[list[Trace], li
         AliasfixError: the model does not run on the input; says what was tried.
     """
     tried = []
-    best: tuple[list[Trace], list[str], Inputs] | None = None
-    for origin, (args, kwargs) in _candidates(model, example_input):
-        evaluation = record(model, args, kwargs)
+    family = families.of(model)
+    candidates = _candidates(model, example_input)
+    for origin, given in candidates:
+        evaluation = record(model, *given, backings=_backings(family, example_input))
         if evaluation.failure is not None:
             tried.append(f"{origin}: {evaluation.failure}")
             continue
-        training = record(model, args, kwargs, training=True, backings=[evaluation.backing])
-        notes = []
-        if training.failure is not None:
-            notes.append(f"training mode fails on this input, so what follows there is not seen: {training.failure}")
-        best = best or ([evaluation, training], notes, (args, kwargs))
-        if not notes:  # else a larger guess may serve both modes, as Inception's auxiliary head needs
-            return [evaluation, training], notes, (args, kwargs)
-    if best is not None:
-        return best
+        if family is not None:
+            with family.steady(model):
+                targets = family.targets(model, given)
+                training = record(model, *given, training=True, backings=["drawn"], targets=targets)
+            return _traced(evaluation, training, given)
+        training = record(model, *given, training=True, backings=[evaluation.backing])
+        first = _traced(evaluation, training, given)
+        if training.failure is None:
+            return first
+        return _larger(model, (given for _, given in candidates), training) or first
     hint = "" if example_input is not None else "; give example_input= (a tensor, a tuple of arguments or a dict)"
     raise AliasfixError(f"the model does not run on {tried[0]}{hint}")
+
+
+def _backings(family: Family | None, example_input: Any) -> Sequence[str]:
+    """How a model is evaluated. One that finds things runs on values: of a guessed image any will do."""
+    if family is None or not family.finds:
+        return BACKINGS
+    return ("real",) if example_input is not None else ("drawn", "real")
+
+
+def _larger(model: nn.Module, guesses: Iterator[Inputs], failed: Trace) -> Traced | None:
+    """The first of the other guesses that serves both modes, as Inception's auxiliary head needs.
+
+    Training mode, which failed on the first guess, is tried before evaluation. On real tensors, where a pass takes
+    long, the same failure twice is the model's and not the size's.
+    """
+    for given in guesses:
+        training = record(model, *given, training=True, backings=[failed.backing])
+        if training.failure is None:
+            evaluation = record(model, *given)
+            if evaluation.failure is None:
+                return _traced(evaluation, training, given)
+        elif failed.backing == "real" and training.failure == failed.failure:
+            return None
+    return None
+
+
+def _traced(evaluation: Trace, training: Trace, given: Inputs) -> Traced:
+    failure = training.failure
+    notes = [f"training mode fails on this input, so what follows there is not seen: {failure}"] if failure else []
+    return [evaluation, training], notes, given
 
 
 def inputs(model: nn.Module, example_input: Any = None) -> Inputs:
