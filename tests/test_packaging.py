@@ -99,6 +99,16 @@ def test_public_names():
     assert all(getattr(aliasfix, name).__doc__ for name in PUBLIC)
 
 
+def test_importing_brings_nothing_heavy_along():
+    code = "import sys, torch; before = set(sys.modules); import aliasfix; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    brought = done.stdout.split()
+    heavy = ("triton", "torch.export", "torch.fx.passes", "torch.utils.flop_counter", "torch.utils.tensorboard")
+    heavy += ("rich", "typer", "matplotlib", "timm", "torchvision", "accelerate", "huggingface_hub", "onnx")
+    assert "aliasfix" in brought
+    assert [name for name in brought if any(f"{name}.".startswith(f"{each}.") for each in heavy)] == []
+
+
 def test_changelog_and_version():
     changes = (ROOT / "CHANGELOG.md").read_text()
     assert "## [Unreleased]" in changes or f"## [{aliasfix.__version__}]" in changes

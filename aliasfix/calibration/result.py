@@ -6,11 +6,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from aliasfix.text.printing import Tabular
+
+if TYPE_CHECKING:
+    from rich.table import Table  # otherwise only where a table is made: ``import aliasfix`` is quick
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class Calibration(Tabular):
         return json.dumps(self.as_dict())
 
     def __rich__(self) -> Table:
+        from rich.table import Table
+
         table = Table(caption="\n".join([self.summary, *self.notes]), caption_justify="left", box=None, pad_edge=False)
         table.add_column("network, or layer behind a blur", overflow="fold")
         for column in ("agreement", "consistency", "error"):

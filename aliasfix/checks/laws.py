@@ -6,10 +6,9 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
 from .. import surgery
@@ -22,6 +21,9 @@ from ..text.printing import Tabular
 from ..tracing.example import traces
 from ..tracing.nest import tensors
 from .account import unaccounted
+
+if TYPE_CHECKING:
+    from rich.table import Table  # otherwise only where a table is made: ``import aliasfix`` is quick
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Verification(Tabular):
     def __iter__(self) -> Iterator[Law]:
         return iter(self.laws)
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> "Table":
+        from rich.table import Table
+
         table = Table(box=None, pad_edge=False)
         for column in ("law", "holds", "seen"):
             table.add_column(column, overflow="fold")

@@ -7,10 +7,9 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
 from aliasfix.comparison.comparison import choose, noted, put_together, versions
@@ -28,6 +27,9 @@ from aliasfix.measure.subject import Setting
 from aliasfix.recipe import Recipe
 from aliasfix.running import where
 from aliasfix.text.printing import Tabular
+
+if TYPE_CHECKING:
+    from rich.table import Table  # otherwise only where a table is made: ``import aliasfix`` is quick
 
 
 class NothingToConvertError(AliasfixError):
@@ -91,6 +93,8 @@ class FilterSweep(Tabular):
         }
 
     def __rich__(self) -> Table:
+        from rich.table import Table
+
         table = Table(caption=self.verdict, caption_justify="left", box=None, pad_edge=False)
         for header in headers(self):
             table.add_column(header, justify="left" if header == "filter" else "right")

@@ -7,10 +7,9 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from PIL import Image
-from rich.table import Table
 from torch import Tensor
 
 from aliasfix.comparison.bootstrap import Estimate
@@ -19,6 +18,9 @@ from aliasfix.measure.shifts import Shift
 from aliasfix.measure.subject import Pass, Subject
 from aliasfix.planning.plan import Plan
 from aliasfix.text.printing import Tabular
+
+if TYPE_CHECKING:
+    from rich.table import Table  # otherwise only where a table is made: ``import aliasfix`` is quick
 
 T = TypeVar("T")
 
@@ -235,6 +237,8 @@ class Comparison(Tabular):
         return {key: _finite(value) for key, value in found.items()}
 
     def __rich__(self) -> Table:
+        from rich.table import Table
+
         table = Table(caption=self.verdict, caption_justify="left", box=None, pad_edge=False)
         table.add_column("measure", overflow="fold")
         for header in (*self.names, "difference"):

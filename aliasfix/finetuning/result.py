@@ -4,11 +4,12 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
-
-from rich.table import Table
+from typing import TYPE_CHECKING, ClassVar
 
 from ..text.printing import Tabular
+
+if TYPE_CHECKING:
+    from rich.table import Table  # otherwise only where a table is made: ``import aliasfix`` is quick
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class Finetuning(Tabular):
         epochs = [dataclasses.asdict(each) for each in self.epochs]
         return json.dumps({"path": str(self.path), "best": self.best.epoch, "epochs": epochs})
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> "Table":
+        from rich.table import Table
+
         table = Table(box=None, pad_edge=False)
         for column in ("epoch", "steps", "loss", "validation loss", "top-1", "agreement", ""):
             table.add_column(column, justify="right")

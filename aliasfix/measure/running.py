@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
 from aliasfix.running import evaluating
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Model: TypeAlias = Callable[[Tensor], Any]
 Output: TypeAlias = Callable[[Any], Tensor] | str | int | None
@@ -89,6 +90,8 @@ class Bar:
     """Counts the inputs run, on a terminal only, and only once it has taken more than a second."""
 
     def __init__(self, what: str) -> None:
+        from rich.console import Console  # here, so that ``import aliasfix`` is quick
+
         self._what, self._start, self._done = what, time.monotonic(), 0
         self._console = Console(stderr=True)
         self._progress: Progress | None = None
@@ -100,6 +103,8 @@ class Bar:
         """Count more inputs."""
         self._done += count
         if self._progress is None and self._console.is_terminal and time.monotonic() - self._start > 1:
+            from rich.progress import Progress
+
             self._progress = Progress(console=self._console, transient=True)
             self._task = self._progress.add_task(self._what, total=None)
             self._progress.start()

@@ -120,7 +120,10 @@ class Scene:
 
 
 def twins(evaluation: Trace, training: Trace) -> dict[fx.Node, fx.Node]:
-    """Match the calls of evaluation with those of training: in order, with the same shape and numbers."""
+    """Match the calls of evaluation with those of training: in order, with the same shape and numbers.
+
+    The first axis may differ: a detector trains on other numbers of objects than it finds.
+    """
     waiting: dict[Any, list[fx.Node]] = defaultdict(list)
     for node in training.graph.nodes:
         if node.op == "call_function":
@@ -135,4 +138,4 @@ def twins(evaluation: Trace, training: Trace) -> dict[fx.Node, fx.Node]:
 def _signature(node: fx.Node) -> tuple[Any, ...]:
     numbers = [a for a in (*node.args, *node.kwargs.values()) if type(a) in (int, str)]
     numbers += [str(a) for a in (*node.args, *node.kwargs.values()) if isinstance(a, tuple | list)]
-    return of(node).path, of(node).name, of(node).shape, *numbers
+    return of(node).path, of(node).name, (of(node).shape or ())[1:], *numbers

@@ -4,9 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import edits
 from ..edits.edit import Edit
@@ -14,6 +12,9 @@ from ..errors import AliasfixError
 from ..recipe import Recipe
 from ..text.printing import Tabular
 from .cost import Cost
+
+if TYPE_CHECKING:
+    from rich.table import Table  # otherwise only where a table is made: ``import aliasfix`` is quick
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,9 @@ class Plan(Tabular):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AliasfixError(f"this is no plan of aliasfix: {type(error).__name__} {error}") from None
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> "Table":
+        from rich.table import Table
+
         price = [] if self.cost is None else [f"{self.cost.line} on {'x'.join(map(str, self.traced)) or 'no tensor'}"]
         caption = "\n".join([self.summary, *price, *self.lattice.lines, *self.notes])
         table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False)

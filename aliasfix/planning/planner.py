@@ -40,7 +40,9 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
     costs = [price.of_step(call, recipe) for call in calls]
     converted = sum((each.difference for each in costs), original)
     report = lattice.check(evaluation, {c.node: c.shift for c in calls if c.reason is None and any(c.shift)})
-    calls += _plan_trace(Scene(model, training), recipe, set(scene.twins.values()))
+    # what training alone makes of constants is of its targets: no data runs through the model there
+    targets = {node for node in training.graph.nodes if not of(node).variable}
+    calls += _plan_trace(Scene(model, training), recipe, targets.union(scene.twins.values()))
     costs += [price.of_step(call, recipe) for call in calls[len(costs) :]]
     numbers: Counter[tuple[str, str]] = Counter()
     steps = []

@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-from rich.console import Console
-
 
 class Tabular:
     """A result with a ``__rich__``: its text is what rich draws of it, without colours.
@@ -20,6 +18,8 @@ class Tabular:
     """Of the text, in characters."""
 
     def __str__(self) -> str:
+        from rich.console import Console  # here, so that ``import aliasfix`` is quick
+
         console = Console(width=self._width, color_system=None, force_terminal=False)
         with console.capture() as capture:
             console.print(self)

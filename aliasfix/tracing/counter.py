@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 
 class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -17,13 +16,19 @@ class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
     30
     """
 
-    total = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        # here, so that ``import aliasfix`` is quick: it brings triton along
+        from torch.utils.flop_counter import flop_registry
+
+        self.total = 0
+        self._formulas = flop_registry
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
+        formula = self._formulas.get(func.overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out) // 2
         return out

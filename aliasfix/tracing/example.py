@@ -8,16 +8,18 @@ from torch import Tensor, nn
 
 from ..errors import AliasfixError
 from ..running import where
-from .recorder import record
+from . import families
+from .families import Family, Inputs
+from .recorder import BACKINGS, record
 from .trace import Trace
 
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 _GUESSED_SIZES = (224, 256, 299, 384, 512, 64, 32)
+Traced = tuple[list[Trace], list[str], Inputs]
 
 
 def traces(
     model: nn.Module, example_input: Any = None, parameters: Mapping[str, Sequence[str]] | None = None
-) -> tuple[list[Trace], list[str], Inputs]:
+) -> Traced:
     """Record a model in evaluation and in training mode.
 
     Args:
@@ -33,23 +35,59 @@ def traces(
         AliasfixError: the model does not run on the input; says what was tried.
     """
     tried = []
-    best: tuple[list[Trace], list[str], Inputs] | None = None
-    for origin, (args, kwargs) in _candidates(model, example_input):
-        evaluation = record(model, args, kwargs, parameters=parameters)
+    family = families.of(model)
+    candidates = _candidates(model, example_input)
+    for origin, given in candidates:
+        evaluation = record(model, *given, backings=_backings(family, example_input), parameters=parameters)
         if evaluation.failure is not None:
             tried.append(f"{origin}: {evaluation.failure}")
             continue
-        training = record(model, args, kwargs, training=True, backings=[evaluation.backing], parameters=parameters)
-        notes = []
-        if training.failure is not None:
-            notes.append(f"training mode fails on this input, so what follows there is not seen: {training.failure}")
-        best = best or ([evaluation, training], notes, (args, kwargs))
-        if not notes:  # else a larger guess may serve both modes, as Inception's auxiliary head needs
-            return [evaluation, training], notes, (args, kwargs)
-    if best is not None:
-        return best
+        if family is not None:
+            with family.steady(model):
+                targets = family.targets(model, given)
+                training = record(
+                    model, *given, training=True, backings=["drawn"], targets=targets, parameters=parameters
+                )
+            return _traced(evaluation, training, given)
+        training = record(model, *given, training=True, backings=[evaluation.backing], parameters=parameters)
+        first = _traced(evaluation, training, given)
+        if training.failure is None:
+            return first
+        return _larger(model, (given for _, given in candidates), training, parameters) or first
     hint = "" if example_input is not None else "; give example_input= (a tensor, a tuple of arguments or a dict)"
     raise AliasfixError(f"the model does not run on {tried[0]}{hint}")
+
+
+def _backings(family: Family | None, example_input: Any) -> Sequence[str]:
+    """How a model is evaluated. One that finds things runs on values: of a guessed image any will do."""
+    if family is None or not family.finds:
+        return BACKINGS
+    return ("real",) if example_input is not None else ("drawn", "real")
+
+
+def _larger(
+    model: nn.Module, guesses: Iterator[Inputs], failed: Trace, parameters: Mapping[str, Sequence[str]] | None
+) -> Traced | None:
+    """The first of the other guesses that serves both modes, as Inception's auxiliary head needs.
+
+    Training mode, which failed on the first guess, is tried before evaluation. On real tensors, where a pass takes
+    long, the same failure twice is the model's and not the size's.
+    """
+    for given in guesses:
+        training = record(model, *given, training=True, backings=[failed.backing], parameters=parameters)
+        if training.failure is None:
+            evaluation = record(model, *given, parameters=parameters)
+            if evaluation.failure is None:
+                return _traced(evaluation, training, given)
+        elif failed.backing == "real" and training.failure == failed.failure:
+            return None
+    return None
+
+
+def _traced(evaluation: Trace, training: Trace, given: Inputs) -> Traced:
+    failure = training.failure
+    notes = [f"training mode fails on this input, so what follows there is not seen: {failure}"] if failure else []
+    return [evaluation, training], notes, given
 
 
 def inputs(model: nn.Module, example_input: Any = None) -> Inputs:

@@ -5,7 +5,8 @@ runs as it is, on meta tensors, under a ``TorchFunctionMode``: each operation be
 ``torch.fx.Graph``, whether a module or somebody's ``forward`` called it. Parameters are replaced by meta twins on
 their way into an operation, never on the model, so nothing of the model changes.
 
-Where a model asks for values (``.item()``, ``nonzero``) the pass is repeated on fake tensors, then on real ones.
+Where a model asks for values (``.item()``, ``nonzero``) the pass is repeated on fake tensors, then on real ones. Where
+any values will do, the costly layers need not be computed for it: what they return is drawn.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from .operation import Extent, Frame, Operation, of
 from .trace import Trace
 
 BACKINGS = ("meta", "fake", "real")
+_DRAWN = 65521  # a prime, so that no two maps or channels are alike
 
 
 def record(
@@ -40,12 +42,15 @@ def record(
     kwargs: dict[str, Any],
     training: bool = False,
     backings: Sequence[str] = BACKINGS,
+    targets: tuple[Any, ...] = (),
     parameters: Mapping[str, Sequence[str]] | None = None,
 ) -> Trace:
-    """Run ``model(*args, **kwargs)`` once without computing anything where possible, and record it.
+    """Run ``model(*args, *targets, **kwargs)`` once without computing anything where possible, and record it.
 
     The model, its buffers, modes and hooks and the random number generators are left as they were, also
-    when the pass fails. The ``backings`` are tried in their order.
+    when the pass fails. The ``backings`` are tried in their order: ``meta``, ``fake``, ``real``, or ``drawn``, which is
+    real but for the layers in `shapes`, whose results are drawn instead of computed. The ``targets`` are constants of
+    the pass: no data runs through the model from them.
     ``parameters`` are the names of functions' parameters, by which their arguments are bound.
 
     >>> trace = record(nn.Conv2d(3, 8, 3, stride=2), (torch.ones(1, 3, 9, 9),), {})
@@ -58,7 +63,7 @@ def record(
         try:
             given = recorder.lift_inputs(args), recorder.lift_inputs(kwargs)
             with uncollected(), undisturbed(model, training), recorder.running():
-                recorder.finish(model(*given[0], **given[1]))
+                recorder.finish(model(*given[0], *targets, **given[1]))
             return recorder.trace
         except Exception as error:
             recorder.trace.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -132,9 +137,10 @@ class _Recorder(TorchFunctionMode):
         self.alive: list[Any] = []  # ids stay unique as long as their objects live
         self.twins: dict[int, Tensor] = {}
         self.calls: Counter[str] = Counter()
-        self.counter = MultiplyAdds()  # type: ignore[no-untyped-call]
+        self.counter = MultiplyAdds()
         self.methods: dict[FrameType, tuple[str, str] | None] = {}
         self.counts: dict[FrameType, dict[str, int]] = {}
+        self.drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(0)) if backing == "drawn" else None
 
     # -- running ---------------------------------------------------------------------------------------------
 
@@ -237,7 +243,7 @@ class _Recorder(TorchFunctionMode):
         args, kwargs = mapped(args, self._lift), mapped(kwargs or {}, self._lift)
         given = {id(t): (t, t._version) for t in tensors((args, kwargs))}
         counted = self.counter.total
-        told = shapes.tell(func, args, kwargs) if self.backing == "meta" else None
+        told = self._told(func, args, kwargs)
         out = self._run(func, args, kwargs) if told is None else told.result
         results = list(tensors(out))
         mutated = [t for t, version in given.values() if t._version != version]
@@ -256,6 +262,20 @@ class _Recorder(TorchFunctionMode):
         for tensor in mutated:
             self._bind(tensor, node, operation.variable)
         return out
+
+    def _told(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> shapes.Told | None:
+        """What need not be run."""
+        if self.backing == "meta":
+            return shapes.tell(func, args, kwargs)
+        if self.drawn is None:
+            return None
+        told = shapes.tell(func, args, kwargs)
+        if told is None:
+            return shapes.tell_large(func, args, kwargs)
+        for result in tensors(told.result):
+            if result.numel() < shapes.LARGE:
+                _fill(result, self.drawn)
+        return told
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if acts_by_position(getattr(func, "__name__", "")):
@@ -349,6 +369,14 @@ class _Recorder(TorchFunctionMode):
             return None
         self.trace.invocations[path, code.co_name] += 1
         return path, code.co_name
+
+
+def _fill(result: Tensor, values: Tensor) -> None:
+    """Repeat values in a tensor that is dense in memory."""
+    flat = result.as_strided((result.numel(),), (1,))
+    rest = flat.numel() % len(values)
+    flat[rest:].view(-1, len(values)).copy_(values)
+    flat[:rest].copy_(values[:rest])
 
 
 def _held(x: Any) -> Any:
