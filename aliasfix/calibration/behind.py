@@ -20,7 +20,7 @@ def behind(model: nn.Module, example: Tensor) -> list[str]:
     ['2']
     """
     trace = record(model, (example,), {})
-    waiting: list[fx.Node] = [node for node in trace.graph.nodes if node.op in _BLURS]
+    waiting: list[fx.Node] = [node for node in trace.graph.nodes if of(node).name in _BLURS]
     seen, ends = set(waiting), set()
     while waiting:
         for user in waiting.pop().users:
