@@ -180,7 +180,7 @@ def laws(house, rule):
 
 
 def test_the_rule_of_contributing_passes_the_laws_once_its_file_is_there(house):
-    rule, _ = blocks("CONTRIBUTING.md", "python")
+    rule, *_ = blocks("CONTRIBUTING.md", "python")
     missing = run("-c", "import aliasfix.planning.rule as r; print(*(rule.name for rule in r.rules()))", cwd=house)
     assert "lp_pool" not in missing.split()
     code, output = laws(house, rule)
@@ -189,7 +189,7 @@ def test_the_rule_of_contributing_passes_the_laws_once_its_file_is_there(house):
 
 
 def test_a_rule_that_is_a_pixel_off_fails_the_laws(house):
-    rule, _ = blocks("CONTRIBUTING.md", "python")
+    rule, *_ = blocks("CONTRIBUTING.md", "python")
     broken = rule.replace(
         "        return (torch.sign(mean)", "        mean = mean.roll(1, -1)\n        return (torch.sign(mean)"
     )

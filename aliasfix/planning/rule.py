@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..errors import AliasfixError
 from ..layers.blur import BlurPool
 from ..recipe import Recipe
+from ..text.wording import one_line
 from ..tracing.operation import Operation
 from ..tracing.trace import Trace
+
+GROUP = "aliasfix.rules"  # the entry points by which other packages add rules
 
 Function = Callable[..., Any]
 Arguments = dict[str, Any]  # of a call, by name
@@ -59,10 +64,10 @@ class Rule:
     """How to recognise one kind of sampling operation and evaluate it densely.
 
     A rule is a class in a file of its own in ``rules/``; the file's name is the rule's name, and its docstring opens
-    with the rewrite as an equation. Adding the file is all there is to do.
+    with the rewrite as an equation. Adding the file is all there is to do. Another package adds a rule by an entry
+    point of the group ``aliasfix.rules`` that names the class.
     """
 
-    name: ClassVar[str]
     #: Names of the functions it recognises, each with the names of its parameters in order.
     signatures: ClassVar[Mapping[str, tuple[str, ...]]]
     #: Torch's modules whose forward is one such function at ``self.stride``.
@@ -76,6 +81,11 @@ class Rule:
     #: Whether `replace` is given a layer that enlarges.
     enlarges: ClassVar[bool] = False
     cases: ClassVar[tuple[Case, ...]] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the file that the rule is in."""
+        return type(self).__module__.rpartition(".")[2]
 
     def bind(self, op: str, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name."""
@@ -139,7 +149,10 @@ class Pool(Rule):
 
 @functools.cache
 def rules() -> tuple[Rule, ...]:
-    """Every rule, in the order of the file names.
+    """Every rule, in the order of the file names; those of other packages follow.
+
+    Raises:
+        AliasfixError: another package's rule does not load, or has a name that is taken.
 
     >>> [rule.name for rule in rules()][:3]
     ['adaptive_pool', 'average_pool', 'blur_pool']
@@ -150,8 +163,18 @@ def rules() -> tuple[Rule, ...]:
         module = importlib.import_module(f"aliasfix.rules.{info.name}")
         for cls in vars(module).values():
             if isinstance(cls, type) and issubclass(cls, Rule) and cls.__module__ == module.__name__:
-                cls.name = info.name
                 found.append(cls())
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        whose = f"the rule {entry.name} of {entry.dist.name if entry.dist else 'a package'} ({entry.value})"
+        try:
+            rule = entry.load()()
+        except Exception as error:
+            raise AliasfixError(f"{whose} cannot be loaded: {one_line(error)}; uninstall the package") from error
+        if not isinstance(rule, Rule):
+            raise AliasfixError(f"{whose} makes a {type(rule).__name__}: name a class derived from Rule")
+        if rule.name in {known.name for known in found}:
+            raise AliasfixError(f"{whose} is in a file named {rule.name}, as another rule is; rename the file")
+        found.append(rule)
     return tuple(found)
 
 

@@ -1,0 +1,98 @@
+"""Another package adds a rule and filters by entry points; a metric is in tests/comparison/test_metric.py."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import aliasfix
+from aliasfix.filters.family import families
+from aliasfix.planning.rule import by_name, by_op, rules
+
+ROOT = Path(__file__).parents[1]
+CACHES = (families, rules, by_name, by_op)
+RULE = """
+from aliasfix.planning.rule import Case, Rule, Site
+
+
+class EveryThird(Rule):
+    \"\"\"``every_third``, which keeps every third sample.\"\"\"
+
+    signatures = {"every_third": ("input",)}
+
+    def site(self, call, trace):
+        return Site((3, 3), reason="It is somebody else's to keep every third sample.")
+"""
+
+
+@pytest.fixture
+def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Install a package ``thirds`` with one module and an entry point, as long as the test runs."""
+
+    def register(source: str, group: str, value: str) -> None:
+        (tmp_path / "thirds.py").write_text(source)
+        info = tmp_path / "thirds-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thirds\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\nthirds = {value}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "thirds", raising=False)
+        for cache in CACHES:
+            cache.cache_clear()
+
+    yield register
+    monkeypatch.undo()
+    sys.modules.pop("thirds", None)
+    for cache in CACHES:
+        cache.cache_clear()
+
+
+def page(section: str) -> str:
+    """The example of a section of CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    found = re.search(f"<!-- {section} -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_a_filter_of_another_package(register: Callable[..., None]) -> None:
+    register(page("filter"), "aliasfix.filters", "thirds:FAMILY")
+    assert aliasfix.filters.names()[-1] == "gauss"
+    assert sum(aliasfix.filters.taps("gauss", 3)) == pytest.approx(1)
+    model = aliasfix.convert(nn.Sequential(nn.MaxPool2d(2)), "gauss")
+    row = [torch.tensor(-2.0 * (n / 2) ** 2).exp().item() for n in range(-2, 3)]
+    assert aliasfix.filters.taps("gauss") == pytest.approx([tap / sum(row) for tap in row])
+    assert torch.allclose(model(torch.ones(1, 1, 8, 8)), torch.ones(1, 1, 4, 4))
+
+
+def test_a_rule_of_another_package(register: Callable[..., None]) -> None:
+    register(RULE, "aliasfix.rules", "thirds:EveryThird")
+    assert rules()[-1].name == "thirds"
+    assert by_op()["every_third"] is rules()[-1]
+
+
+@pytest.mark.parametrize(
+    ("group", "source", "value", "message"),
+    [
+        ("aliasfix.filters", "FAMILY = 3", "thirds:FAMILY", "is a int: make it an aliasfix.filters.Family"),
+        ("aliasfix.filters", "import nowhere", "thirds:FAMILY", "the filters thirds of thirds .*cannot be loaded"),
+        ("aliasfix.rules", "RULE = dict", "thirds:RULE", "makes a dict: name a class derived from Rule"),
+        ("aliasfix.rules", "RULE = nothing", "thirds:RULE", "the rule thirds of thirds .*cannot be loaded"),
+    ],
+)
+def test_a_registration_that_is_wrong(
+    register: Callable[..., None], group: str, source: str, value: str, message: str
+) -> None:
+    register(source, group, value)
+    with pytest.raises(aliasfix.AliasfixError, match=message):
+        families() if group.endswith("filters") else rules()
+
+
+def test_a_filter_of_a_name_that_is_taken(register: Callable[..., None]) -> None:
+    register(page("filter").replace('("gauss",)', '("tri3",)'), "aliasfix.filters", "thirds:FAMILY")
+    with pytest.raises(aliasfix.AliasfixError, match="uses the name 'tri3', which is taken"):
+        aliasfix.convert(nn.MaxPool2d(2))
