@@ -73,8 +73,11 @@ class Functional(nn.Module):
         return values + F.interpolate(values, scale_factor=2)[:, :, ::2, ::2]
 
 
-PLACES = ["before", "between", "inside", "after", "before between inside after"]
-HAPPENINGS = [breaks, prints, branches, pools_in_python]
+EVERYWHERE = "before between inside after"
+HAPPENINGS = [
+    *((breaks, place) for place in EVERYWHERE.split()),
+    *((happening, EVERYWHERE) for happening in (breaks, prints, branches, pools_in_python)),
+]
 
 
 def functional(*args) -> nn.Module:
@@ -85,8 +88,7 @@ def functional(*args) -> nn.Module:
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore")  # of dynamo's, about the break
-@pytest.mark.parametrize("places", PLACES)
-@pytest.mark.parametrize("happening", HAPPENINGS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("happening", "places"), HAPPENINGS)
 def test_a_graph_break_between_rewritten_calls(happening, places: str) -> None:
     torch._dynamo.reset()
     model = functional(happening, places)
