@@ -79,7 +79,7 @@ def test_onnx_of_timm(tmp_path: Path, name: str) -> None:
 def test_torch_export_with_dynamic_batch_and_size(padding: str) -> None:
     model = converted(Net(), padding)
     shapes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
-    program = torch.export.export(model, (images(),), dynamic_shapes=shapes)
+    program = torch.export.export(model, (images(),), dynamic_shapes=shapes, strict=False)
     for x in (images(), images(3, (81, 90))):
         assert scale_error(model(x), program.module()(x)) <= 1e-5
 

@@ -116,7 +116,7 @@ def _program(model: nn.Module, x: Tensor, dynamic: Collection[str]) -> ExportedP
     axes = [0] * ("batch" in dynamic) + list(range(2, x.dim())) * ("size" in dynamic)
     shapes = (dict.fromkeys(axes, Dim.DYNAMIC),) if axes else None
     try:
-        return torch.export.export(model, (x,), dynamic_shapes=shapes)
+        return torch.export.export(model, (x,), dynamic_shapes=shapes, strict=False)
     except Exception as error:
         hint = f"; it may need a fixed {' and '.join(sorted(dynamic))}" if dynamic else ""
         raise AliasfixError(f"{type(model).__name__} cannot be exported: {one_line(error)}{hint}") from error
