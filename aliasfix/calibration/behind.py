@@ -6,6 +6,7 @@ from torch import Tensor, fx, nn
 
 from aliasfix.tracing.operation import of
 from aliasfix.tracing.recorder import record
+from aliasfix.tracing.structure import structure
 
 _BLURS = {"blur_pool", "blur_upsample"}
 _LINEAR = ("conv", "linear")
@@ -19,7 +20,7 @@ def behind(model: nn.Module, example: Tensor) -> list[str]:
     >>> behind(convert(net), Tensor(1, 3, 8, 8))
     ['2']
     """
-    trace = record(model, (example,), {})
+    trace = record(structure(model), (example,), {})
     waiting: list[fx.Node] = [node for node in trace.graph.nodes if of(node).name in _BLURS]
     seen, ends = set(waiting), set()
     while waiting:

@@ -11,6 +11,7 @@ from ..running import where
 from . import families
 from .families import Family, Inputs
 from .recorder import BACKINGS, record
+from .structure import structure
 from .trace import Trace
 
 _GUESSED_SIZES = (224, 256, 299, 384, 512, 64, 32)
@@ -35,6 +36,7 @@ def traces(
         AliasfixError: the model does not run on the input; says what was tried.
     """
     tried = []
+    model = structure(model)
     family = families.of(model)
     candidates = _candidates(model, example_input)
     for origin, given in candidates:
