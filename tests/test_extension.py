@@ -1,5 +1,6 @@
 """Another package adds a rule and filters by entry points; a metric is in tests/comparison/test_metric.py."""
 
+import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -96,3 +97,12 @@ def test_a_filter_of_a_name_that_is_taken(register: Callable[..., None]) -> None
     register(page("filter").replace('("gauss",)', '("tri3",)'), "aliasfix.filters", "thirds:FAMILY")
     with pytest.raises(aliasfix.AliasfixError, match="uses the name 'tri3', which is taken"):
         aliasfix.convert(nn.MaxPool2d(2))
+
+
+def test_the_names_that_pickles_hold_are_where_contributing_says() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Names that pickles hold")[2].partition("\n## ")[0]
+    names = re.findall(r"`(aliasfix(?:\.\w+)*\.[A-Z]\w+)`", section)
+    assert len(names) >= 7
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert getattr(importlib.import_module(module), attribute).__module__ == module
