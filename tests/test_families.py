@@ -8,6 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 import aliasfix
+from aliasfix.tracing.operation import of
 from aliasfix.planning.places import twins
 from aliasfix.tracing.example import traces
 from aliasfix.tracing.trace import Trace
@@ -24,6 +25,7 @@ DETECTORS: dict[str, dict[str, Any]] = {
     "ssd300_vgg16": {},
     "ssdlite320_mobilenet_v3_large": {},
 }
+LONG = ("fasterrcnn_resnet50_fpn_v2", "keypointrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn")
 
 
 class Searching(nn.Module):
@@ -59,7 +61,9 @@ def count_real_passes(model: nn.Module) -> list[bool]:
     return modes
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in DETECTORS]
+)
 def test_a_detector_is_planned_in_two_passes(name: str) -> None:
     model = build(name)
     passes = count_real_passes(model)
@@ -86,15 +90,15 @@ def test_both_modes_of_an_example_see_the_same_layers_on_maps_of_the_same_size(n
     assert (evaluation.backing, training.backing, notes) == ("real", "drawn", [])
     assert layers(evaluation) == layers(training)
     aligned = twins(evaluation, training)
-    convolutions = [node for node in evaluation.graph.nodes if node.meta["op"].startswith("conv")]
+    convolutions = [node for node in evaluation.graph.nodes if of(node).name.startswith("conv")]
     assert convolutions
     assert all(node in aligned for node in convolutions)
 
 
 def layers(trace: Trace) -> set[tuple[str, tuple[int, ...]]]:
     """The convolutions and the sizes of their maps; a detector trains on other numbers of objects than it finds."""
-    nodes = [node for node in trace.graph.nodes if node.meta["op"].startswith("conv")]
-    return {(node.meta["path"], node.meta["shape"][1:]) for node in nodes}
+    nodes = [node for node in trace.graph.nodes if of(node).name.startswith("conv")]
+    return {(of(node).path, of(node).shape[1:]) for node in nodes}
 
 
 def test_targets_that_are_given_are_taken() -> None:

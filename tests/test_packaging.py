@@ -90,7 +90,7 @@ def test_rules_are_discovered_from_the_wheel(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     script = "import aliasfix.planning.rule as r; print(r.__file__, *(rule.name for rule in r.rules()))"
     file, *names = run("-c", script, cwd=tmp_path).split()
-    assert Path(file) == tmp_path / "aliasfix" / "rule.py"
+    assert Path(file) == tmp_path / "aliasfix" / "planning" / "rule.py"
     assert names == sorted(path.stem for path in (ROOT / "rules").glob("*.py") if path.stem != "__init__")
 
 
