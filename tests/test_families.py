@@ -8,9 +8,9 @@ import torchvision
 from torch import Tensor, nn
 
 import aliasfix
-from aliasfix.tracing.operation import of
 from aliasfix.planning.places import twins
 from aliasfix.tracing.example import traces
+from aliasfix.tracing.operation import of
 from aliasfix.tracing.trace import Trace
 
 SMALL = {"min_size": 256, "max_size": 320}
