@@ -149,13 +149,20 @@ def test_a_call_has_the_same_number_under_dynamo(function) -> None:
     assert compared(function, fullgraph=True) <= 1e-6
 
 
+REFUSED = (torch._dynamo.exc.Unsupported, aliasfix.AliasfixError)  # dynamo of torch 2.6 lets an error of ours through
+
+
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("function", HIDDEN.values(), ids=HIDDEN)
 def test_a_call_that_dynamo_hides_is_right_or_refused(function) -> None:
-    assert compared(function) <= 1e-6
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="does not show calls of"):
+    with pytest.raises(REFUSED, match="does not show calls of"):
         compared(function, fullgraph=True)
+    if torch.__version__ < "2.7":
+        with pytest.raises(REFUSED, match="does not show calls of"):
+            compared(function)
+    else:
+        assert compared(function) <= 1e-6
 
 
 @torch.no_grad()
@@ -171,7 +178,7 @@ def test_a_strict_program_is_right_or_refused() -> None:
     layers = aliasfix.convert(layers, "tri3", example_input=images())
     program = torch.export.export(layers, (images(),), strict=True)
     assert scale_error(layers(images()), program.module()(images())) <= 1e-5
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="with strict=False only"):
+    with pytest.raises(REFUSED, match="with strict=False only"):
         torch.export.export(functional(), (images(),), strict=True)
 
 
