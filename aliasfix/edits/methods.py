@@ -94,7 +94,8 @@ class Rewritten:
             raise AliasfixError("torch.export shows function calls of a converted model with strict=False only")
         if traced and self.hidden:
             raise AliasfixError(
-                f"torch.compile does not show calls of {self.hidden[0]}: give it as a layer, or compile without fullgraph=True"
+                f"torch.compile does not show calls of {self.hidden[0]}: "
+                "give it as a layer, or compile without fullgraph=True"
             )
         if not traced and self.doubtful:
             method = torch.compiler.disable(method)  # type: ignore[no-untyped-call]
