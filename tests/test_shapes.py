@@ -64,8 +64,8 @@ def test_the_result_is_like_the_real_one(func, args):
 
 @pytest.mark.parametrize(("func", "args"), MISFITTING.values(), ids=MISFITTING)
 def test_what_does_not_fit_fails_as_it_does_without(func, args):
-    with pytest.raises((RuntimeError, ValueError)):
-        func(*meta(args))
+    with pytest.raises((RuntimeError, ValueError)):  # on real tensors: old versions of torch are laxer without data
+        func(*args)
     assert shapes.tell(func, meta(args), {}) is None
 
 

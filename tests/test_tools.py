@@ -21,7 +21,7 @@ from aliasfix.files import exporting
 from aliasfix.layers.blur import BlurPool
 
 from . import worker
-from .drawing import draw, images, scale_error
+from .drawing import draw, images, needs_onnx, scale_error
 from .nets import Net
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +54,7 @@ def onnx_output(model: nn.Module, path: Path, x: Tensor, *others: Tensor, dynami
         return [(model(one), torch.from_numpy(session.run(None, {name: one.numpy()})[0])) for one in (x, *others)]
 
 
+@needs_onnx
 @pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
 @pytest.mark.parametrize("padding", ["reflect", "replicate", "zero"])
 def test_onnx(tmp_path: Path, padding: str, dynamic: bool) -> None:
@@ -63,6 +64,7 @@ def test_onnx(tmp_path: Path, padding: str, dynamic: bool) -> None:
         assert scale_error(expected, found) <= 1e-4
 
 
+@needs_onnx
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", SMALL, "convnext_atto"])
 def test_onnx_of_timm(tmp_path: Path, name: str) -> None:
@@ -144,6 +146,7 @@ def test_dynamic_quantization_is_of_the_linear_layers_only() -> None:
         assert scale_error(model(images()), quantized(images())) <= 5e-2
 
 
+@needs_onnx
 @pytest.mark.slow
 @torch.no_grad()
 def test_static_quantization_of_the_exported_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import AliasfixError
+from ..layers.batches import is_exporting
 from ..layers.listeners import Listener, listeners, unheard
 from ..planning.rule import Function, Rule, by_op
 
@@ -89,11 +90,12 @@ class Rewritten:
         """The method, with its function calls edited on their way."""
         method = getattr(type(self.module), self.method)
         traced = torch.compiler.is_dynamo_compiling()
-        if traced and torch.compiler.is_exporting():  # which names some functions otherwise and hides layers of torch's
+        if traced and is_exporting():  # which names some functions otherwise and hides layers of torch's
             raise AliasfixError("torch.export shows function calls of a converted model with strict=False only")
         if traced and self.hidden:
             raise AliasfixError(
-                f"torch.compile does not show calls of {self.hidden[0]}: compile without fullgraph=True"
+                f"torch.compile does not show calls of {self.hidden[0]}: "
+                "give it as a layer, or compile without fullgraph=True"
             )
         if not traced and self.doubtful:
             method = torch.compiler.disable(method)  # type: ignore[no-untyped-call]
@@ -186,7 +188,7 @@ class _Rewriting(Listener):
 
     def misses(self, op: str) -> bool:
         """Whether fewer calls were counted than there are edits for."""
-        return op in self.calls and self.counts[op] <= max(self.calls[op])
+        return op in self.calls and any(index >= self.counts[op] for index in self.calls[op])
 
     def _is_called(self) -> bool:
         """Whether the model calls, and not a graph of dynamo's, which was edited while it was traced.

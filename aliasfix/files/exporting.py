@@ -142,7 +142,8 @@ def _as_onnx(model: nn.Module, program: ExportedProgram) -> tuple[Callable[[Path
         raise AliasfixError(f'{error.name} is not installed: pip install "aliasfix[onnx]"') from error
     except Exception as error:
         cause = error.__cause__ or error  # torch wraps it in a page of advice
-        raise AliasfixError(f"{type(model).__name__} cannot be exported to ONNX: {one_line(cause)}") from error
+        hint = "; torch 2.6 lacks batch normalization there: install 2.7 or later" if torch.__version__ < "2.7" else ""
+        raise AliasfixError(f"{type(model).__name__} cannot be exported to ONNX: {one_line(cause)}{hint}") from error
     assert converted is not None
     return partial(converted.save, external_data=False), _open_onnx
 

@@ -33,7 +33,8 @@ class Views:
 
     def __init__(self, images: Images, model: nn.Module, size: int | None = None, margin: int | None = None) -> None:
         self.notes: list[str] = []
-        self._names: Sequence[str] | None = getattr(images, "names", None)
+        # A tensor's names are of its axes, before torch 2.14.
+        self._names: Sequence[str] | None = None if isinstance(images, Tensor) else getattr(images, "names", None)
         configured = configured_size(model)
         side = configured[-1] if configured else None
         if isinstance(images, str | Path):

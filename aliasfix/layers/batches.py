@@ -11,6 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+_HAS_FLAG = hasattr(torch.compiler, "_is_exporting_flag")  # else only an export sets the flag of compiling
+_IS_OLD = torch.__version__ < "2.8"
+
 PART = 2**20  # values that are taken at a time
 
 
@@ -24,7 +27,17 @@ def runs_now(x: Tensor) -> bool:
 
 def is_compiled(x: Tensor) -> bool:
     """Whether a compiler makes loops for a CPU of what is done to ``x``."""
-    return torch.compiler.is_compiling() and not torch.compiler.is_exporting() and x.device.type == "cpu"
+    return torch.compiler.is_compiling() and not is_exporting() and x.device.type == "cpu"
+
+
+def is_exporting() -> bool:
+    """Whether ``torch.export`` records what is computed.
+
+    ``torch.compiler.is_exporting()`` says so to dynamo in every case before torch 2.14, and does not exist in 2.6.
+    Before 2.8 the flags are not set when dynamo traces for an export, but its settings are those of an export.
+    """
+    flag = torch.compiler._is_exporting_flag if _HAS_FLAG else torch.compiler._is_compiling_flag
+    return flag or (_IS_OLD and torch._dynamo.config.allow_rnn)
 
 
 def written(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typer.testing import Result
 import aliasfix
 from aliasfix.files import exporting
 
-from ..drawing import images, scale_error
+from ..drawing import images, needs_onnx, scale_error
 
 Run = Callable[..., Result]
 Fails = Callable[..., str]
@@ -41,7 +41,7 @@ def computes(path: Path, x: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
 
 
-@pytest.mark.parametrize("name", ["out.onnx", "out.pt2"])
+@pytest.mark.parametrize("name", [pytest.param("out.onnx", marks=needs_onnx), "out.pt2"])
 @torch.no_grad()
 def test_a_converted_file_is_exported(run: Run, home: Path, saved: nn.Module, name: str) -> None:
     options = ("--checkpoint", "net.pth", "--input-size", "3,32,48", "-o", name)
@@ -136,6 +136,7 @@ def test_what_cannot_be_exported_leaves_nothing(
     assert model.training
 
 
+@needs_onnx
 def test_an_onnx_file_without_onnxruntime(
     run: Run, home: Path, saved: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
