@@ -3,20 +3,23 @@
 import dataclasses
 import fnmatch
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import fx, nn
 
 from .. import filters
+from ..edits import Edit
 from ..errors import AliasfixError
 from ..recipe import Recipe
 from ..tracing.operation import of
 from ..tracing.trace import Trace
-from . import forms, lattice, price, stem
+from . import lattice, price, stem
+from .choosing import choose
 from .cost import Cost, Price
-from .forms import Call
 from .places import Scene
 from .plan import Plan, Step
+from .rewrites import Candidate, Rewrite
 from .rule import by_op
 
 
@@ -36,28 +39,21 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
     evaluation, training = traces
     scene = Scene(model, evaluation, training)
     original = price.of_trace(evaluation)
-    calls = _plan_trace(scene, recipe, set(), original)
-    costs = [price.of_step(call, recipe) for call in calls]
-    converted = sum((each.difference for each in costs), original)
-    report = lattice.check(evaluation, {c.node: c.shift for c in calls if c.reason is None and any(c.shift)})
-    # what training alone makes of constants is of its targets: no data runs through the model there
-    targets = {node for node in training.graph.nodes if not of(node).variable}
-    calls += _plan_trace(Scene(model, training), recipe, targets.union(scene.twins.values()))
-    costs += [price.of_step(call, recipe) for call in calls[len(costs) :]]
-    numbers: Counter[tuple[str, str]] = Counter()
-    steps = []
-    for call, each in zip(calls, costs, strict=True):
-        place = of(call.node).path, of(call.node).name
-        steps.append(_step(call, numbers[place], each))
-        numbers[place] += 1
+    decisions = _decide(scene, recipe, set(), original)
+    converted = sum((each.cost.difference for each in decisions), original)
+    shifts = {each.call.node: each.rewrite.shift for each in decisions if each.rewrite is not None}
+    report = lattice.check(evaluation, {node: shift for node, shift in shifts.items() if any(shift)})
     if report.drifts and len(filters.taps(recipe.filter, 2)) % 2 and recipe.average == "keep":
         drift = report.drifts[0]
         raise AliasfixError(
             f"{drift.path}: {drift.op} would meet branches {drift.shift} input samples apart, which an odd filter must "
             "not do; please report the model"
         )
+    # what training alone makes of constants is of its targets: no data runs through the model there
+    targets = {node for node in training.graph.nodes if not of(node).variable}
+    decisions += _decide(Scene(model, training), recipe, targets.union(scene.twins.values()))
     cost = Cost(original, converted)
-    return Plan(recipe, tuple(steps), report, tuple(notes), cost=cost, traced=_traced(evaluation))
+    return Plan(recipe, _steps(decisions), report, tuple(notes), cost=cost, traced=_traced(evaluation))
 
 
 def _traced(trace: Trace) -> tuple[int, ...]:
@@ -66,22 +62,47 @@ def _traced(trace: Trace) -> tuple[int, ...]:
     return next(shapes, ())
 
 
-def _plan_trace(scene: Scene, recipe: Recipe, known: Collection[fx.Node], original: Price | None = None) -> list[Call]:
-    """The calls of one mode, but for those that are known from the other; within the budget on top of ``original``."""
+@dataclass(frozen=True, eq=False)
+class _Decision:
+    """What is done to a call: a rewrite by some edits, or nothing for a reason."""
+
+    call: Candidate
+    reason: str | None
+    rewrite: Rewrite | None
+    edits: tuple[Edit, ...] = ()
+
+    @property
+    def cost(self) -> Cost:
+        """Of the call; of what is rewritten with it where it is."""
+        if self.rewrite is not None:
+            return self.rewrite.cost
+        own = price.of_node(self.call.node)
+        return Cost(own, own)
+
+
+def _decide(scene: Scene, recipe: Recipe, known: Collection[fx.Node], original: Price | None = None) -> list[_Decision]:
+    """Decide on the calls of one mode, but for those that are known from the other.
+
+    With the price of the ``original``, what is converted stays within the recipe's budgets.
+    """
     everything = _find(scene.trace)
     first = stem.stems(scene.trace, {call.node for call in everything if not call.site.enlarges})
     calls = [call for call in everything if call.node not in known]
-    for call in calls:
-        call.reason = call.site.reason or _policy(call, recipe, call.node in first)
-    forms.choose(scene, recipe, calls, first)
-    _choose_places(scene, calls)
+    policies = {call.node: call.site.reason or _policy(call, recipe, call.node in first) for call in calls}
+    kept = {node: reason for node, reason in policies.items() if reason is not None}
+    rewrites = choose(scene, recipe, [call for call in calls if call.node not in kept], first)
+    edits = _placed(scene, rewrites, kept)
     for quantity, limit in (("multiply_adds", recipe.budget), ("activations", recipe.memory_budget)):
         if limit is not None and original is not None:
-            _keep_to_budget(scene, recipe, calls, quantity, limit, original)
-    return calls
+            while over := _over_budget(rewrites, quantity, limit, original):
+                kept |= over
+                for node in over:
+                    del rewrites[node]
+                edits = _placed(scene, rewrites, kept)
+    return [_Decision(call, kept.get(call.node), rewrites.get(call.node), edits.get(call.node, ())) for call in calls]
 
 
-def _find(trace: Trace) -> list[Call]:
+def _find(trace: Trace) -> list[Candidate]:
     rules = by_op()
     calls = []
     for node in trace.graph.nodes:
@@ -90,13 +111,13 @@ def _find(trace: Trace) -> list[Call]:
             continue
         site = rule.site(of(node), trace)
         if site is not None:
-            calls.append(Call(node, rule, site, of(node).arguments))
+            calls.append(Candidate(of(node), rule, site))
     return calls
 
 
-def _policy(call: Call, recipe: Recipe, first: bool) -> str | None:
+def _policy(call: Candidate, recipe: Recipe, first: bool) -> str | None:
     """Why the recipe leaves a call alone, None where it does not."""
-    path = of(call.node).path
+    path = call.operation.path
     if recipe.exclude is not None and matches(path, recipe.exclude):
         return "It is excluded by the recipe."
     if recipe.include is not None:
@@ -128,55 +149,71 @@ def _check_globs(model: nn.Module, recipe: Recipe) -> None:
 # -- places --------------------------------------------------------------------------------------------------
 
 
-def _choose_places(scene: Scene, calls: Sequence[Call]) -> None:
-    """Give every need the first edit that acts at all invocations of its place; calls without one are kept."""
-    while True:
-        going = [call for call in calls if call.reason is None]
-        proposed = Counter(edit for call in going for need in call.needs for edit in dict.fromkeys(need))
-        failed = False
-        for call in going:
-            chosen = [
-                next((edit for edit in need if proposed[edit] == edit.invocations(scene.trace)), None)
-                for need in call.needs
-            ]
-            if None in chosen:
-                failed = True
-                for other in call.shared or [call]:
-                    other.reason = "Its calls differ in what follows, so that no one place serves all of them."
-            call.edits = tuple(edit for edit in chosen if edit is not None)
-        if not failed:
-            return
+def _placed(
+    scene: Scene, rewrites: dict[fx.Node, Rewrite], kept: dict[fx.Node, str]
+) -> dict[fx.Node, tuple[Edit, ...]]:
+    """For every need of a rewrite the first edit that acts at all invocations of its place.
 
-
-def _keep_to_budget(
-    scene: Scene, recipe: Recipe, calls: Sequence[Call], quantity: str, limit: float, original: Price
-) -> None:
-    """Leave out the sites that add most of a quantity for each value they sample, until the rest is within the limit.
-
-    Calls that share a blur are one site. A site that adds none is never left out.
+    Rewrites that have none go from ``rewrites`` to ``kept``, with their group.
     """
-    room = (limit - 1) * getattr(original, quantity)
     while True:
-        going = [call for call in calls if call.reason is None]
-        added = {id(call): getattr(price.of_step(call, recipe).difference, quantity) for call in going}
-        if sum(added.values()) <= room:
-            return
-        sites = {id(group[0]): group for group in (call.shared or [call] for call in going)}.values()
-        worst = max(sites, key=lambda group: sum(added[id(c)] / price.samples(c) for c in group))
-        extra = Price(**{quantity: sum(added[id(call)] for call in worst)}).told(quantity)
-        for call in worst:
-            call.reason = (
-                f"It adds {extra}, more for each value it samples than what is converted, and the budget is {limit:g} "
-                "times the original's."
-            )
-        _choose_places(scene, calls)
+        proposed = Counter(
+            edit for rewrite in rewrites.values() for ways in rewrite.needs for edit in dict.fromkeys(ways)
+        )
+        edits: dict[fx.Node, tuple[Edit, ...]] = {}
+        failed: set[fx.Node] = set()
+        for node, rewrite in rewrites.items():
+            served = [[e for e in ways if proposed[e] == e.invocations(scene.trace)] for ways in rewrite.needs]
+            if not all(served):
+                failed |= set(rewrite.group)
+            edits[node] = tuple(ways[0] for ways in served if ways)
+        if not failed:
+            return edits
+        for node in failed & set(rewrites):
+            del rewrites[node]
+            kept[node] = "Its calls differ in what follows, so that no one place serves all of them."
 
 
-def _step(call: Call, number: int, cost: Cost) -> Step:
-    path, op = of(call.node).path, of(call.node).name
-    step = Step(path, number, op, call.rule.name, call.site.stride, "keep", reason=call.reason, cost=cost)
-    if call.reason is not None:
-        return step
-    owner = next((c for c in call.shared if any(edit.inserted for edit in c.edits)), call)
-    blur = next(edit for edit in owner.edits if edit.inserted)
-    return dataclasses.replace(step, action="convert", form=call.form, placement=blur.place, edits=call.edits)
+def _over_budget(
+    rewrites: Mapping[fx.Node, Rewrite], quantity: str, limit: float, original: Price
+) -> dict[fx.Node, str]:
+    """The group that adds most of a quantity for each value it samples, with the reason; none within the limit.
+
+    A group that adds none is never left out.
+    """
+    added = {node: getattr(rewrite.cost.difference, quantity) for node, rewrite in rewrites.items()}
+    if sum(added.values()) <= (limit - 1) * getattr(original, quantity):
+        return {}
+    groups = dict.fromkeys(rewrite.group for rewrite in rewrites.values())
+    worst = max(groups, key=lambda group: sum(added[node] / price.samples(node) for node in group))
+    extra = Price(**{quantity: sum(added[node] for node in worst)}).told(quantity)
+    reason = (
+        f"It adds {extra}, more for each value it samples than what is converted, and the budget is {limit:g} times "
+        "the original's."
+    )
+    return dict.fromkeys(worst, reason)
+
+
+def _steps(decisions: Sequence[_Decision]) -> tuple[Step, ...]:
+    numbers: Counter[tuple[str, str]] = Counter()
+    made = {each.call.node: each.edits for each in decisions}
+    steps = []
+    for each in decisions:
+        path, op = each.call.operation.path, each.call.operation.name
+        step = Step(
+            path,
+            numbers[path, op],
+            op,
+            each.call.rule.name,
+            each.call.site.stride,
+            "keep",
+            reason=each.reason,
+            cost=each.cost,
+        )
+        numbers[path, op] += 1
+        if each.rewrite is not None:
+            inserted = next(edit for node in each.rewrite.group for edit in made[node] if edit.inserted)
+            form, place = each.rewrite.form, inserted.place
+            step = dataclasses.replace(step, action="convert", form=form, placement=place, edits=each.edits)
+        steps.append(step)
+    return tuple(steps)

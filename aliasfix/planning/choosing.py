@@ -1,0 +1,169 @@
+"""Choose what becomes of every site, and list the ways to carry it out."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from torch import fx
+
+from ..edits import BlurModule
+from ..layers.resampling import Resampling
+from ..recipe import Recipe
+from ..tracing.operation import of
+from . import stem
+from .places import Scene
+from .rewrites import BlurFirst, Candidate, Dense, Enlarge, Fused, Replace, Rewrite, Split, Ways
+from .tail import Tail, find_tail
+
+_TOGETHER = {kind.form: kind for kind in (Dense, Fused)}
+
+
+def choose(
+    scene: Scene, recipe: Recipe, calls: Sequence[Candidate], first: Collection[fx.Node]
+) -> dict[fx.Node, Rewrite]:
+    """The rewrite of every call.
+
+    Args:
+        scene: the model and what was recorded of it.
+        recipe: the user's.
+        calls: those to be converted, in the order of execution.
+        first: the stems among them.
+    """
+    chooser = _Chooser(scene, recipe, {call.node: call for call in calls}, first)
+    rewrites: dict[fx.Node, Rewrite] = {}
+    for call in calls:
+        if call.node not in rewrites:
+            rewrites |= {each.call.node: each for each in chooser.rewrites(call, rewrites)}
+    return {call.node: rewrites[call.node] for call in calls}
+
+
+class _Chooser:
+    def __init__(
+        self, scene: Scene, recipe: Recipe, calls: Mapping[fx.Node, Candidate], first: Collection[fx.Node]
+    ) -> None:
+        self.scene = scene
+        self.recipe = recipe
+        self.calls = calls
+        self.first = first
+
+    def rewrites(self, call: Candidate, done: Collection[fx.Node]) -> Sequence[Rewrite]:
+        """The rewrite of a call, and of the calls that share it."""
+        if call.rule.replaces(call.operation.name, call.operation.arguments, self.recipe):
+            return [self._replaced(call)]
+        if call.rule.together is not None:
+            return [self._together(call, call.rule.together)]
+        if call.site.before:
+            return self._before_gathers(call)
+        if call.site.enlarges:
+            return [self._enlarged(call)]
+        if not call.rule.sinks:
+            return self._dense([call], _alone(call))
+        return self._sunk(call, done)
+
+    def _replaced(self, call: Candidate) -> Rewrite:
+        ways = tuple(self.scene.replacing(call.node, call.rule.name, True, _resampling(call, subsamples=True)))
+        return Replace(call, call.taps(self.recipe), (ways,), (call.node,))
+
+    def _together(self, call: Candidate, form: str) -> Rewrite:
+        """The operation and its blur at once; one after the other where no place around the call can host a blur."""
+        ways = tuple(self.scene.replacing(call.node, call.rule.name, False, _resampling(call, subsamples=True)))
+        if not ways:
+            return self._dense([call], _alone(call))[0]
+        kind = _TOGETHER[form]
+        return kind(call, call.taps(self.recipe), (ways,), (call.node,), (call.node,), _ones(call))
+
+    def _enlarged(self, call: Candidate) -> Rewrite:
+        stride, needs = call.site.stride, []
+        if call.wraps(self.recipe):
+            needs.append(tuple(self.scene.dense(call.node, call.rule.name, stride, stride, True, False)))
+        needs.append(tuple(self.scene.after(call.node, _resampling(call, subsamples=False))))
+        return Enlarge(call, call.taps(self.recipe), tuple(needs), (call.node,))
+
+    def _before_gathers(self, call: Candidate) -> Sequence[Rewrite]:
+        """Blur what one operation, or several that share it, gathers samples from."""
+        source = call.node.all_input_nodes[0]
+        group = [self.calls[user] for user in source.users if user in self.calls and self.calls[user].site.before]
+        users = [user for user in source.users if of(user).name != "size"]
+        blur = _resampling(call, subsamples=False)
+        if len(group) < 2 or len(group) != len(users) or len({member.site for member in group}) > 1:
+            ways = tuple(self.scene.before(call.node, blur, through_pad=True))
+            return [BlurFirst(call, call.taps(self.recipe), (ways,), (call.node,))]
+        ways = tuple(
+            sorted(
+                self.scene.after(source, blur),
+                key=lambda edit: not (isinstance(edit, BlurModule) and edit.where == "before"),
+            )
+        )
+        nodes = tuple(member.node for member in group)
+        return [
+            BlurFirst(member, member.taps(self.recipe), (ways,) * (place == 0), nodes, blurs=place == 0)
+            for place, member in enumerate(group)
+        ]
+
+    def _sunk(self, call: Candidate, done: Collection[fx.Node]) -> Sequence[Rewrite]:
+        """Follow the tail to behind its nonlinearity; blur first where there is none."""
+        same = [
+            node
+            for node, other in self.calls.items()
+            if other.rule is call.rule and other.site.stride == call.site.stride and node not in done
+        ]
+        splits = call.node in self.first and self.recipe.stem == "paper" and self.recipe.include is None
+        tail = find_tail(call.node, len(call.site.stride), [node for node in same if node is not call.node])
+        if tail.cut is not None:
+            return self._dense([self.calls[root] for root in tail.roots], tail, splits)
+        if splits and stem.split(call.site) is not None:
+            return self._dense([call], _alone(call), splits)
+        return [self._blurred_first(call)]
+
+    def _dense(self, group: Sequence[Candidate], tail: Tail, splits: bool = False) -> Sequence[Rewrite]:
+        """Evaluate a group of calls densely, with one blur behind their tail."""
+        assert tail.cut is not None
+        nodes = tuple(call.node for call in group)
+        found: list[Rewrite] = []
+        for call in group:
+            left = (stem.split(call.site) if splits else None) or _ones(call)
+            ways = self.scene.dense(
+                call.node, call.rule.name, left, call.site.stride, call.wraps(self.recipe), self._by_attribute(call)
+            )
+            needs: tuple[Ways, ...] = (tuple(ways),)
+            dense: tuple[fx.Node, ...] = (call.node,)
+            if not found:
+                rate = tuple(s // kept for s, kept in zip(call.site.stride, left, strict=True))
+                axes = () if tail.axes == tuple(range(-len(rate), 0)) else tail.axes
+                needs += (tuple(self.scene.after(tail.cut, Resampling(rate, rate, axes))),)
+                dense += tuple(node for node in tail.nodes if node not in tail.roots)
+            kind = Dense if max(left) == 1 else Split
+            found.append(kind(call, call.taps(self.recipe, left), needs, nodes, dense, left, blurs=not found))
+        return found
+
+    def _blurred_first(self, call: Candidate) -> Rewrite:
+        """A blur before the call. Before a window of one sample it subsamples, so that nothing is computed in vain."""
+        stride, needs = call.site.stride, []
+        subsamples = max(call.site.kernel) == 1 and not call.rule.pads(call.operation.arguments)
+        if subsamples:
+            attribute = self._by_attribute(call)
+            needs.append(tuple(self.scene.dense(call.node, call.rule.name, _ones(call), stride, False, attribute)))
+        elif call.wraps(self.recipe):
+            needs.append(tuple(self.scene.dense(call.node, call.rule.name, stride, stride, True, False)))
+        needs.append(tuple(self.scene.before(call.node, _resampling(call, subsamples), through_pad=not subsamples)))
+        return BlurFirst(call, call.taps(self.recipe), tuple(needs), (call.node,), subsamples)
+
+    def _by_attribute(self, call: Candidate) -> bool:
+        """Whether the stride of a module is changed; else its call is rewritten."""
+        source = of(call.node.all_input_nodes[0])
+        if source.name == "pad" and source.frame is not call.operation.frame:
+            return False  # padding from outside of the module, as TensorFlow's "same", may be computed from its stride
+        module = self.scene.model.get_submodule(call.operation.path)
+        return call.rule.restrides(module, call.operation.arguments) and not call.wraps(self.recipe)
+
+
+def _ones(call: Candidate) -> tuple[int, ...]:
+    return (1,) * len(call.site.stride)
+
+
+def _alone(call: Candidate) -> Tail:
+    """No tail: the blur follows the call directly."""
+    return Tail((call.node,), call.node, (), (call.node,))
+
+
+def _resampling(call: Candidate, subsamples: bool) -> Resampling:
+    stride = call.site.stride
+    return Resampling(stride, stride if subsamples else _ones(call), call.site.axes)

@@ -1,0 +1,204 @@
+"""What a site becomes: one class for each way, with its edits, the shift of the lattice and the price."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+from torch import fx
+
+from .. import filters
+from ..edits import Edit
+from ..recipe import Recipe
+from ..tracing.operation import Operation, of
+from . import price
+from .cost import Cost, Price
+from .rule import Rule, Site, per_axis
+
+Ways = tuple[Edit, ...]  # edits that do the same, of which one is made
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A call that a rule recognises as a site."""
+
+    operation: Operation
+    rule: Rule
+    site: Site
+
+    @property
+    def node(self) -> fx.Node:
+        """The node of the call."""
+        return self.operation.node
+
+    def wraps(self, recipe: Recipe) -> bool:
+        """Whether the recipe wraps the borders of the operation itself."""
+        return recipe.padding == "circular" and self.rule.pads(self.operation.arguments)
+
+    def taps(self, recipe: Recipe, left: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """How many taps the recipe's filter has along each axis, where the stride ``left`` stays in the call."""
+        rates = [s // kept for s, kept in zip(self.site.stride, left or (1,) * len(self.site.stride), strict=True)]
+        return tuple(len(filters.taps(recipe.filter, rate)) for rate in rates)
+
+
+@dataclass(frozen=True, eq=False)
+class Rewrite(ABC):
+    """What one call becomes.
+
+    Args:
+        call: the call.
+        taps: of the filter, per axis.
+        needs: what has to be done, each by one of several edits. Empty where another call of the group does it.
+        group: the calls that are converted together or not at all, this one included.
+    """
+
+    form: ClassVar[str]
+
+    call: Candidate
+    taps: tuple[int, ...]
+    needs: tuple[Ways, ...]
+    group: tuple[fx.Node, ...]
+
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """How far the filter moves the output, per axis in samples of the call's input: half a sample if even."""
+        return tuple(0.0 if taps % 2 else 0.5 for taps in self.taps)
+
+    @property
+    def before(self) -> Price:
+        """The price of what is rewritten."""
+        return price.of_node(self.call.node)
+
+    @property
+    @abstractmethod
+    def after(self) -> Price:
+        """The price of what it becomes."""
+
+    @property
+    def cost(self) -> Cost:
+        """Both prices."""
+        return Cost(self.before, self.after)
+
+    def blur(self, node: fx.Node, read: Fraction = Fraction(1), kept: Fraction = Fraction(1)) -> Price:
+        """The price of the blur of a map that is ``read`` times that of ``node``, giving one ``kept`` times it."""
+        return price.of_blur(node, math.prod(self.taps), read, kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Rewrite):
+    """Subsample_s ∘ Blur_m ∘ tail ∘ op: the operation and its tail are evaluated on the dense map, then blurred.
+
+    Args:
+        tail: what is evaluated on the dense map, the call first.
+        left: the stride that stays in the call, per axis.
+        blurs: whether the blur is for this call, and not for another of its group.
+    """
+
+    form = "dense"
+
+    tail: tuple[fx.Node, ...]
+    left: tuple[int, ...]
+    blurs: bool = True
+
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """Half a sample of the map that is blurred, whose step is the stride that is left."""
+        return tuple(half * step for half, step in zip(super().shift, self.left, strict=True))
+
+    @property
+    def before(self) -> Price:
+        """With the tail."""
+        return sum((price.of_node(node) for node in self.tail), Price())
+
+    @property
+    def after(self) -> Price:
+        """Everything on the dense map, and the blur. A pool's indices still come from the strided pool."""
+        node = self.call.node
+        out = price.result(node)
+        denser = self._density(out)
+        if out is not node:
+            made, read = int(of(out).bytes * denser), of(node.all_input_nodes[0]).bytes
+            return self.before + Price(0, made, read + made) + self.blur(out, denser)
+        after = sum((price.of_node(each, denser, self.tail) for each in self.tail), Price())
+        return after + (self.blur(self.tail[-1], denser) if self.blurs else Price())
+
+    def _density(self, out: fx.Node) -> Fraction:
+        """How many times the samples of the strided map the dense one has."""
+        site = self.call.site
+        axes = len(site.stride)
+        where = site.axes or tuple(range(-axes, 0))
+        sources, sizes = ([of(node).sizes[axis] for axis in where] for node in (self.call.node.all_input_nodes[0], out))
+        padding = self.call.operation.arguments.get("padding", 0)
+        pads = per_axis(padding, axes) if not isinstance(padding, str) else (0,) * axes
+        windows = zip(sources, sizes, site.stride, site.kernel or (1,) * axes, pads, self.left, strict=True)
+        lengths = [max((n + 2 * p - k) // left + 1, (m - 1) * (s // left) + 1) for n, m, s, k, p, left in windows]
+        return price.ratio(math.prod(lengths), math.prod(sizes))
+
+
+class Split(Dense):
+    """Subsample_2 ∘ Blur_m ∘ Conv_{k,2}: an overlapping stem keeps a part of its stride."""
+
+    form = "split"
+
+
+class Fused(Dense):
+    """The same as dense, of an operation that is linear and may be one product with its blur."""
+
+    form = "fused"
+
+
+class Replace(Rewrite):
+    """Subsample_s ∘ Blur_m: the blur takes the place of the operation."""
+
+    form = "dense"
+
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """As the rule says."""
+        return self.call.rule.replacement_shift(self.call.operation.arguments, self.taps)
+
+    @property
+    def after(self) -> Price:
+        """The blur of the operation's input."""
+        node = self.call.node
+        return self.blur(node, price.ratio(of(node.all_input_nodes[0]).bytes, of(node).bytes))
+
+
+class Enlarge(Rewrite):
+    """Blur_m ∘ op: an operation that samples up is blurred at the high resolution."""
+
+    form = "dense"
+
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """Half a sample of the output."""
+        return tuple(half / rate for half, rate in zip(super().shift, self.call.site.stride, strict=True))
+
+    @property
+    def after(self) -> Price:
+        """The operation, and the blur of its result."""
+        return self.before + self.blur(self.call.node)
+
+
+@dataclass(frozen=True, eq=False)
+class BlurFirst(Rewrite):
+    """op ∘ Blur_m: the blur goes before the operation, which keeps its stride unless the blur ``subsamples``."""
+
+    form = "blur-first"
+
+    subsamples: bool = False
+    blurs: bool = True
+
+    @property
+    def after(self) -> Price:
+        """The blur of the operation's input, and the operation."""
+        if not self.blurs:
+            return self.before
+        node, source = self.call.node, self.call.node.all_input_nodes[0]
+        if not self.subsamples:
+            return self.before + self.blur(source)
+        axes = len(self.call.site.stride)
+        kept = price.ratio(math.prod(of(node).sizes[-axes:]), math.prod(of(source).sizes[-axes:]))
+        saved = int(of(source).bytes * (1 - kept))
+        return self.before + self.blur(source, kept=kept) + Price(0, 0, -saved)
