@@ -1,5 +1,6 @@
 """Another package adds a rule and filters by entry points; a metric is in tests/comparison/test_metric.py."""
 
+import dataclasses
 import importlib
 import re
 import sys
@@ -11,7 +12,9 @@ import torch
 from torch import nn
 
 import aliasfix
+from aliasfix import surgery
 from aliasfix.filters.family import families
+from aliasfix.planning.plan import Link
 from aliasfix.planning.rule import by_name, by_op, rules
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +76,50 @@ def test_a_filter_of_another_package(register: Callable[..., None]) -> None:
 def test_a_rule_of_another_package(register: Callable[..., None]) -> None:
     register(RULE, "aliasfix.rules", "thirds:EveryThird")
     assert rules()[-1].name == "thirds"
-    assert by_op()["every_third"] is rules()[-1]
+    assert by_op()["every_third"] == (rules()[-1],)
+
+
+def test_a_rule_that_is_not_for_sampling(register: Callable[..., None]) -> None:
+    register(page("substitute"), "aliasfix.rules", "thirds:Parabola")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.ReLU()).eval()
+    x = torch.randn(2, 3, 12, 12)
+    plan = aliasfix.inspect(model, "delta1", example_input=x)
+    assert [(step.op, step.stride, step.form) for step in plan] == [
+        ("relu", (), "substitute"),
+        ("max_pool2d", (2, 2), "dense"),
+        ("relu", (), "substitute"),
+    ]
+    assert "in place of relu in 4" in str(plan)
+    assert "3 of 3 operations converted" in plan.summary
+    assert aliasfix.Plan.from_json(plan.to_json()) == plan
+    converted = aliasfix.convert(model, "delta1", example_input=x)
+    first = model[0](x)
+    pooled = nn.functional.max_pool2d(first * (first + 1) / 4 + 1 / 8, 2)
+    last = model[3](pooled)
+    assert torch.allclose(converted(x), last * (last + 1) / 4 + 1 / 8, atol=1e-6)
+    assert torch.equal(aliasfix.revert(converted)(x), model(x))
+    laws = {law.name: law for law in aliasfix.verify(converted, model, example_input=x)}
+    assert all(law.ok for law in laws.values())
+    assert "rules for activation" in laws["delta1 gives the original's output"].detail
+
+
+def test_a_plan_whose_rule_is_not_installed(register: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    register(page("substitute"), "aliasfix.rules", "thirds:Parabola")
+    plan = aliasfix.inspect(nn.Sequential(nn.ReLU()))
+    monkeypatch.undo()
+    for cache in CACHES:
+        cache.cache_clear()
+    with pytest.raises(aliasfix.AliasfixError, match="no rule is named 'thirds': install the package that has it"):
+        surgery.apply(nn.Sequential(nn.ReLU()), plan)
+
+
+def test_links_are_part_of_a_plan() -> None:
+    link = Link("phase", ("layer1", "max_pool2d", 0), (("layer2.0.conv1", "conv2d", 0), ("layer2.0", "add", 0)))
+    plan = dataclasses.replace(aliasfix.inspect(nn.MaxPool2d(2)), links=(link,))
+    assert aliasfix.Plan.from_json(plan.to_json()) == plan
+    with pytest.raises(aliasfix.AliasfixError, match="this is no plan of aliasfix"):
+        aliasfix.Plan.from_json(plan.to_json().replace('"decides"', '"decided"'))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from ..conversion import convert, unblurred
 from ..errors import AliasfixError
 from ..layers.build import is_low_pass_layer
 from ..planning.plan import Plan
+from ..planning.rule import by_name
 from ..running import where
 from ..text.printing import Tabular
+from ..text.wording import listing
 from ..tracing.example import traces
 from ..tracing.nest import tensors
 from .account import unaccounted
@@ -149,6 +151,8 @@ def redraw(model: nn.Module, seed: int = 0) -> nn.Module:
 def _identity(before: nn.Module, plan: Plan, args: Any, kwargs: Any) -> tuple[bool, str]:
     if plan.recipe.average == "replace" or plan.recipe.padding == "circular":
         return True, "does not apply: the recipe replaces averages or wraps the borders"
+    if others := {by_name(step.rule).purpose for step in plan.converted} - {"sampling"}:
+        return True, f"does not apply: rules for {listing(sorted(others))} change what is computed"
     drawn = redraw(copy.deepcopy(before))
     recipe = dataclasses.replace(plan.recipe, filter="delta1")
     same = convert(drawn, recipe=recipe, example_input=kwargs or args)

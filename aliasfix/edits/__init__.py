@@ -1,8 +1,8 @@
 """The changes that a conversion makes to a live model: one type an edit, applied and undone."""
 
-from .calls import BlurCall, DenseCall, ReplaceCall
+from .calls import BlurCall, DenseCall, ReplaceCall, SubstituteCall
 from .edit import Edit, from_dict
 from .hooks import BlurModule
 from .stride import Restride
 
-__all__ = ["BlurCall", "BlurModule", "DenseCall", "Edit", "ReplaceCall", "Restride", "from_dict"]
+__all__ = ["BlurCall", "BlurModule", "DenseCall", "Edit", "ReplaceCall", "Restride", "SubstituteCall", "from_dict"]

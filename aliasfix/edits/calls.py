@@ -27,12 +27,17 @@ class CallEdit(Edit):
     index: int
     training: int
 
-    def around(self, func: Function, rule: Rule | None, layer: Any) -> Callable[..., Any]:
+    @property
+    def known(self) -> Rule | None:
+        """The rule that the edit asks what to do; None where it asks none."""
+        return None
+
+    def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
         """The function with this edit around it.
 
         Args:
             func: what is called, with other edits around it already.
-            rule: of the function; None where no rule knows it.
+            rule: `known`, looked up beforehand.
             layer: the layer that was inserted; None where none was.
         """
         raise NotImplementedError
@@ -46,7 +51,8 @@ class CallEdit(Edit):
         return trace.invocations[self.path, self.method]
 
     def check(self, module: nn.Module) -> None:
-        """The module has the method, and may get a child where a layer is inserted."""
+        """The module has the method, the rule exists, and the module may get a child where a layer is inserted."""
+        _ = self.known
         if self.inserted is not None:
             check_host(self.path, module)
         if not hasattr(type(module), self.method):
@@ -75,12 +81,16 @@ class DenseCall(CallEdit):
     stride: tuple[int, ...]
     wrap: bool
 
-    def around(self, func: Function, rule: Rule | None, layer: Any) -> Callable[..., Any]:
+    @property
+    def known(self) -> Rule:
+        """The rule."""
+        return by_name(self.rule)
+
+    def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
         """The call at the stride."""
-        known = _known(rule, self)
 
         def dense(*args: Any, **kwargs: Any) -> Any:
-            return known.dense(self.op, func, known.bind(self.op, args, kwargs), self.stride, self.wrap)
+            return rule.dense(self.op, func, rule.bind(self.op, args, kwargs), self.stride, self.wrap)
 
         return dense
 
@@ -104,7 +114,7 @@ class BlurCall(CallEdit):
         nth = f" (number {number + 1})" if number else ""
         return f"{self.where} {self.op}{nth} in {super().place}.{self.method}"
 
-    def around(self, func: Function, rule: Rule | None, layer: Any) -> Callable[..., Any]:
+    def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
         """The call with the blur before or after it."""
 
         def after(*args: Any, **kwargs: Any) -> Any:
@@ -135,26 +145,49 @@ class ReplaceCall(CallEdit):
         return self.blur
 
     @property
+    def known(self) -> Rule:
+        """The rule."""
+        return by_name(self.rule)
+
+    @property
     def place(self) -> str:
         """After the call, or in its place."""
         return f"{'in place of' if self.instead else 'after'} {self.op} in {super().place}"
 
     def layer(self, module: nn.Module, build: Build) -> nn.Module:
         """The layer, which enlarges where it replaces an operation that does."""
-        return build(module, self.blur, by_name(self.rule).enlarges)
+        return build(module, self.blur, self.known.enlarges)
 
-    def around(self, func: Function, rule: Rule | None, layer: Any) -> Callable[..., Any]:
+    def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
         """What the rule puts in the place of the call."""
-        known = _known(rule, self)
-        put = known.replace if self.instead else known.blurred
+        put = rule.replace if self.instead else rule.blurred
 
         def replaced(*args: Any, **kwargs: Any) -> Any:
-            return put(self.op, func, known.bind(self.op, args, kwargs), layer)
+            return put(self.op, func, rule.bind(self.op, args, kwargs), layer)
 
         return replaced
 
 
-def _known(rule: Rule | None, edit: CallEdit) -> Rule:
-    if rule is None:
-        raise AliasfixError(f"{edit.path}: no rule knows {edit.op}, which the plan edits")
-    return rule
+@dataclass(frozen=True)
+class SubstituteCall(CallEdit):
+    """Put what the rule says in the place of a call that does not sample."""
+
+    rule: str
+
+    @property
+    def place(self) -> str:
+        """In the place of the call."""
+        return f"in place of {self.op} in {super().place}"
+
+    @property
+    def known(self) -> Rule:
+        """The rule."""
+        return by_name(self.rule)
+
+    def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
+        """What the rule says."""
+
+        def substituted(*args: Any, **kwargs: Any) -> Any:
+            return rule.substitute(self.op, func, rule.bind(self.op, args, kwargs))
+
+        return substituted

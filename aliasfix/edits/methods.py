@@ -35,7 +35,11 @@ class CallEdit(Protocol):
     def training(self) -> int:
         """The number of the call in training."""
 
-    def around(self, func: Function, rule: Rule | None, layer: Any) -> Function:
+    @property
+    def known(self) -> Rule | None:
+        """The rule that the edit asks what to do."""
+
+    def around(self, func: Function, rule: Any, layer: Any) -> Function:
         """The function with the edit around it."""
 
 
@@ -47,13 +51,13 @@ def rewritten(module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, st
         method: its name.
         edits: each with the name of the blur that it uses, a child of ``module``.
     """
-    layer = method == "forward" and all(_is_layer(module, edit) for edit, _ in edits)
+    layer = method == "forward" and all(_of_layer(module, edit.op) for edit, _ in edits)
     return (RewrittenLayer if layer else Rewritten)(module, method, edits)
 
 
-def _is_layer(module: nn.Module, edit: CallEdit) -> bool:
-    rule = by_op().get(edit.op)
-    return rule is not None and rule.is_layer(module)
+def _of_layer(module: nn.Module, op: str) -> list[Rule]:
+    """The rules that know the module's forward as one call of ``op``."""
+    return [rule for rule in by_op().get(op, ()) if rule.is_layer(module)]
 
 
 class Rewritten:
@@ -113,14 +117,15 @@ class RewrittenLayer(Rewritten):
     def __init__(self, module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]]) -> None:
         super().__init__(module, method, edits)
         self.op = edits[0][0].op
-        self.rule = by_op()[self.op]
+        self.rule = _of_layer(module, self.op)[0]
+        self.calls = [(edit, blur, edit.known) for edit, blur in edits]
         self.func = getattr(torch, self.op, None) or getattr(F, self.op)
 
     def __call__(self, input: Tensor) -> Any:
         """The call, edited."""
         func = self.func
-        for edit, blur in self.edits:
-            func = edit.around(func, self.rule, getattr(self.module, blur, None))
+        for edit, blur, rule in self.calls:
+            func = edit.around(func, rule, getattr(self.module, blur, None))
         around = [mode for mode in listeners() if isinstance(mode, _Rewriting)]
         for mode in reversed(around):
             func = mode.next_call(self.op, func)
@@ -134,7 +139,7 @@ def _by_call(edits: Iterable[tuple[CallEdit, int, str]]) -> Calls:
     """The edits by the function's name and the number of the call."""
     calls: Calls = {}
     for edit, index, blur in edits:
-        calls.setdefault(edit.op, {}).setdefault(index, []).append((edit, blur, by_op().get(edit.op)))
+        calls.setdefault(edit.op, {}).setdefault(index, []).append((edit, blur, edit.known))
     return calls
 
 

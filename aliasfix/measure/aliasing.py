@@ -132,8 +132,8 @@ class _Sampling(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         op = getattr(func, "__name__", "")
-        rule = by_op().get(op)
-        if rule is not None and rule.name in SUBSAMPLES:
+        rule = next((rule for rule in by_op().get(op, ()) if rule.name in SUBSAMPLES), None)
+        if rule is not None:
             bound = rule.bind(op, args, kwargs or {})
             stride = per_axis(bound.get("stride") or bound.get("kernel_size", 1), _axes(op, bound))
             if max(stride) > 1:

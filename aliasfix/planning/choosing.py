@@ -10,7 +10,7 @@ from ..recipe import Recipe
 from ..tracing.operation import of
 from . import stem
 from .places import Scene
-from .rewrites import BlurFirst, Candidate, Dense, Enlarge, Fused, Replace, Rewrite, Split, Ways
+from .rewrites import BlurFirst, Candidate, Dense, Enlarge, Fused, Replace, Rewrite, Split, Substitute, Ways
 from .tail import Tail, find_tail
 
 _TOGETHER = {kind.form: kind for kind in (Dense, Fused)}
@@ -46,6 +46,9 @@ class _Chooser:
 
     def rewrites(self, call: Candidate, done: Collection[fx.Node]) -> Sequence[Rewrite]:
         """The rewrite of a call, and of the calls that share it."""
+        if not call.site.stride:
+            ways = tuple(self.scene.substituting(call.node, call.rule.name))
+            return [Substitute(call, (), (ways,), (call.node,))]
         if call.rule.replaces(call.operation.name, call.operation.arguments, self.recipe):
             return [self._replaced(call)]
         if call.rule.together is not None:

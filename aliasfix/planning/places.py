@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from ..edits import BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride
+from ..edits import BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride, SubstituteCall
 from ..edits.inserted import can_host
 from ..layers.resampling import Resampling
 from ..tracing.operation import Extent, Frame, of
@@ -48,6 +48,11 @@ class Scene:
             yield Restride(of(node).path, stride, was)
         for at, numbers in self._calls(node):
             yield DenseCall(at.path, at.method, of(node).name, *numbers, rule, stride, wrap)
+
+    def substituting(self, node: fx.Node, rule: str) -> Iterator[Edit]:
+        """Ways to put what a rule says in the place of an operation that does not sample."""
+        for at, numbers in self._calls(node):
+            yield SubstituteCall(at.path, at.method, of(node).name, *numbers, rule)
 
     def replacing(self, node: fx.Node, rule: str, instead: bool, blur: Resampling) -> Iterator[Edit]:
         """Ways to put a blur in an operation's place, or the operation with its blur."""

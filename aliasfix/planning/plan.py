@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """One call of a sampling operation.
+    """One call that a rule is for: of an operation that samples, in most cases.
 
     Args:
         path: the module it is called in.
         call: the n-th call of the operation directly there.
         op: the function's name.
         rule: the rule that recognised it.
-        stride: the sampling rate per spatial axis.
+        stride: the sampling rate per spatial axis; empty where the operation does not sample.
         action: ``convert`` or ``keep``.
         form: ``dense``, ``blur-first``, ``split`` or ``fused`` (dense, and linear with its blur, so that both may be
-            one product); None where kept.
-        placement: where the blur acts; None where kept.
+            one product); ``substitute`` where the operation does not sample; None where kept.
+        placement: where the blur acts, or what takes the operation's place; None where kept.
         reason: why it is kept, as a sentence; None where converted.
         edits: what surgery does for it.
         cost: of the call and of what is evaluated densely with it, on the input that was traced; None where unknown.
@@ -47,6 +47,36 @@ class Step:
     reason: str | None = None
     edits: tuple[Edit, ...] = ()
     cost: Cost | None = field(default=None, compare=False)
+
+
+Call = tuple[str, str, int]
+"""A call as steps name it: path, op and its number there."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Calls that share something which is computed at run time, as those of one lattice share their phase.
+
+    Args:
+        shares: what they share, in a word.
+        decides: the call that computes it, the first of them in a pass.
+        follow: the calls that take it from there, in the order of execution: sites, and what merges or samples up
+            behind them.
+    """
+
+    shares: str
+    decides: Call
+    follow: tuple[Call, ...]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Link":
+        """The link that a plan's JSON holds.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        first, *others = ((str(path), str(op), int(call)) for path, op, call in (data["decides"], *data["follow"]))
+        return cls(str(data["shares"]), first, tuple(others))
 
 
 @dataclass(frozen=True)
@@ -83,7 +113,7 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Plan(Tabular):
-    """Frozen steps, one per call of a sampling operation, in the order of execution.
+    """Frozen steps, one per call that a rule is for, in the order of execution.
 
     Iterating gives the steps; it prints as a table and serialises to JSON. ``cost`` is the price of the whole model on
     the input that was ``traced``, the shape of the first one.
@@ -99,6 +129,8 @@ class Plan(Tabular):
     """How the weights were calibrated after the steps; None if they were not."""
     cost: Cost | None = field(default=None, compare=False)
     traced: tuple[int, ...] = field(default=(), compare=False)
+    links: tuple[Link, ...] = ()
+    """What several calls share at run time."""
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -126,10 +158,8 @@ class Plan(Tabular):
         """The plan in one line."""
         filter = self.recipe.filter if isinstance(self.recipe.filter, str) else "the given taps"
         done = f"; calibrated by {self.calibration['method']}" if self.calibration else ""
-        return (
-            f"{len(self.converted)} of {len(self)} sampling operations converted with {filter}, "
-            f"{len(self.kept)} left alone{done}"
-        )
+        what = "sampling operations" if all(step.stride for step in self.steps) else "operations"
+        return f"{len(self.converted)} of {len(self)} {what} converted with {filter}, {len(self.kept)} left alone{done}"
 
     def to_json(self) -> str:
         """The plan as JSON."""
@@ -143,6 +173,7 @@ class Plan(Tabular):
                 "calibration": None if self.calibration is None else dict(self.calibration),
                 "cost": None if self.cost is None else dataclasses.asdict(self.cost),
                 "traced": list(self.traced),
+                "links": [dataclasses.asdict(link) for link in self.links],
             }
         )
 
@@ -172,7 +203,8 @@ class Plan(Tabular):
             calibration = data.get("calibration")
             calibration = None if calibration is None else dict(calibration)
             cost, traced = Cost.from_dict(data.get("cost")), tuple(data.get("traced", ()))
-            return cls(recipe, tuple(steps), lattice, tuple(data["notes"]), calibration, cost, traced)
+            links = tuple(map(Link.from_dict, data.get("links", ())))
+            return cls(recipe, tuple(steps), lattice, tuple(data["notes"]), calibration, cost, traced, links)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AliasfixError(f"this is no plan of aliasfix: {type(error).__name__} {error}") from None
 

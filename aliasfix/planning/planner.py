@@ -85,8 +85,8 @@ def _decide(scene: Scene, recipe: Recipe, known: Collection[fx.Node], original: 
 
     With the price of the ``original``, what is converted stays within the recipe's budgets.
     """
-    everything = _find(scene.trace)
-    first = stem.stems(scene.trace, {call.node for call in everything if not call.site.enlarges})
+    everything = _find(scene.trace, recipe)
+    first = stem.stems(scene.trace, {call.node for call in everything if call.site.stride and not call.site.enlarges})
     calls = [call for call in everything if call.node not in known]
     policies = {call.node: call.site.reason or _policy(call, recipe, call.node in first) for call in calls}
     kept = {node: reason for node, reason in policies.items() if reason is not None}
@@ -102,16 +102,14 @@ def _decide(scene: Scene, recipe: Recipe, known: Collection[fx.Node], original: 
     return [_Decision(call, kept.get(call.node), rewrites.get(call.node), edits.get(call.node, ())) for call in calls]
 
 
-def _find(trace: Trace) -> list[Candidate]:
-    rules = by_op()
+def _find(trace: Trace, recipe: Recipe) -> list[Candidate]:
+    """The calls that are sites, each of the first rule that says so."""
+    rules = {op: [rule for rule in known if rule.acts(recipe)] for op, known in by_op().items()}
     calls = []
     for node in trace.graph.nodes:
-        rule = rules.get(of(node).name)
-        if node.op != "call_function" or rule is None:
-            continue
-        site = rule.site(of(node), trace)
-        if site is not None:
-            calls.append(Candidate(of(node), rule, site))
+        if node.op == "call_function":
+            sites = ((rule, rule.site(of(node), trace)) for rule in rules.get(of(node).name, ()))
+            calls += [Candidate(of(node), rule, site) for rule, site in sites if site is not None][:1]
     return calls
 
 
@@ -212,8 +210,9 @@ def _steps(decisions: Sequence[_Decision]) -> tuple[Step, ...]:
         )
         numbers[path, op] += 1
         if each.rewrite is not None:
-            inserted = next(edit for node in each.rewrite.group for edit in made[node] if edit.inserted)
-            form, place = each.rewrite.form, inserted.place
+            edits = [edit for node in each.rewrite.group for edit in made[node]]
+            shown = next((edit for edit in edits if edit.inserted), edits[0])
+            form, place = each.rewrite.form, shown.place
             step = dataclasses.replace(step, action="convert", form=form, placement=place, edits=each.edits)
         steps.append(step)
     return tuple(steps)

@@ -148,6 +148,17 @@ class Fused(Dense):
     form = "fused"
 
 
+class Substitute(Rewrite):
+    """What a rule says takes the place of an operation that does not sample. It is priced as that operation."""
+
+    form = "substitute"
+
+    @property
+    def after(self) -> Price:
+        """That of the operation."""
+        return self.before
+
+
 class Replace(Rewrite):
     """Subsample_s ∘ Blur_m: the blur takes the place of the operation."""
 

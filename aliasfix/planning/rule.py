@@ -26,10 +26,10 @@ Arguments = dict[str, Any]  # of a call, by name
 
 @dataclass(frozen=True)
 class Site:
-    """A call that samples.
+    """A call that a rule is for.
 
     Args:
-        stride: the sampling rate along each spatial axis.
+        stride: the sampling rate along each spatial axis; empty where the call does not sample.
         kernel: the window's size along each spatial axis, in samples of the input.
         reason: why it is left alone, as a sentence; None where it may be converted.
         enlarges: whether it samples up, not down; the blur then acts at the higher resolution.
@@ -61,13 +61,18 @@ class Case:
 
 
 class Rule:
-    """How to recognise one kind of sampling operation and evaluate it densely.
+    """How to recognise one kind of operation, and what takes its place.
+
+    Most rules are for sampling: they evaluate the operation densely, for a blur. The sites of a rule for something else
+    have no stride, and `substitute` says what takes the place of the call.
 
     A rule is a class in a file of its own in ``rules/``; the file's name is the rule's name, and its docstring opens
     with the rewrite as an equation. Adding the file is all there is to do. Another package adds a rule by an entry
     point of the group ``aliasfix.rules`` that names the class.
     """
 
+    #: What the rule is for. The laws are chosen by it: only ``sampling`` computes the same with the filter ``delta1``.
+    purpose: ClassVar[str] = "sampling"
     #: Names of the functions it recognises, each with the names of its parameters in order.
     signatures: ClassVar[Mapping[str, tuple[str, ...]]]
     #: Torch's modules whose forward is one such function at ``self.stride``.
@@ -101,8 +106,12 @@ class Rule:
         """The arguments of that call but for the input."""
         return {name: getattr(module, name) for name in self.signatures[op] if hasattr(module, name)}
 
+    def acts(self, recipe: Recipe) -> bool:
+        """Whether the recipe asks for this rule."""
+        return True
+
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """What the call samples, or None if it does not sample."""
+        """What the call samples or is, or None if the rule is not for it."""
         raise NotImplementedError
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
@@ -119,6 +128,10 @@ class Rule:
 
     def replace(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
         """What stands in the place of the call, with ``blur`` in it: the same output size."""
+        raise NotImplementedError
+
+    def substitute(self, op: str, func: Function, bound: Arguments) -> Any:
+        """What takes the place of a call that does not sample: the same output size, on the same lattice."""
         raise NotImplementedError
 
     def replacement_shift(self, bound: dict[str, Any], taps: tuple[int, ...]) -> tuple[float, ...]:
@@ -180,14 +193,21 @@ def rules() -> tuple[Rule, ...]:
 
 @functools.cache
 def by_name(name: str) -> Rule:
-    """The rule in the file ``name``."""
-    return next(rule for rule in rules() if rule.name == name)
+    """The rule in the file ``name``.
+
+    Raises:
+        AliasfixError: there is none.
+    """
+    for rule in rules():
+        if rule.name == name:
+            return rule
+    raise AliasfixError(f"no rule is named {name!r}: install the package that has it, or a later version of aliasfix")
 
 
 @functools.cache
-def by_op() -> dict[str, Rule]:
-    """The rule for each function name."""
-    return {op: rule for rule in rules() for op in rule.signatures}
+def by_op() -> dict[str, tuple[Rule, ...]]:
+    """The rules for each function name."""
+    return {op: tuple(rule for rule in rules() if op in rule.signatures) for op in parameters()}
 
 
 def parameters() -> dict[str, tuple[str, ...]]:
