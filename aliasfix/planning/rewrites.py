@@ -171,8 +171,10 @@ class Replace(Rewrite):
 
     @property
     def after(self) -> Price:
-        """The blur of the operation's input."""
+        """The blur of the operation's input, or of the map that enlarging it makes."""
         node = self.call.node
+        if self.call.site.enlarges:
+            return self.before + self.blur(node)
         return self.blur(node, price.ratio(of(node.all_input_nodes[0]).bytes, of(node).bytes))
 
 
