@@ -1,6 +1,5 @@
 """The public conversion: recipe → trace → plan → surgery."""
 
-import copy
 import dataclasses
 import functools
 import glob
@@ -21,6 +20,7 @@ from .planning.plan import Plan
 from .planning.planner import make_plan
 from .planning.rule import parameters
 from .recipe import Recipe
+from .running import copied
 from .tracing.example import traces
 
 Selection = str | Sequence[str] | Callable[[nn.Module, str], bool] | None
@@ -209,7 +209,7 @@ def _plan(model: nn.Module, recipe: Recipe, example_input: Any) -> Plan:
 
 def _copy(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        return copied(model)
     except Exception as error:
         raise AliasfixError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); use inplace=True"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -24,6 +25,15 @@ def where(model: nn.Module, otherwise: Tensor | None = None) -> Tensor:
     held = (tensor for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
     found = next((tensor for tensor in held if tensor.is_floating_point()), otherwise)
     return torch.empty(0) if found is None else found
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy in the same modes; that of an FX graph would be in training mode."""
+    twin = copy.deepcopy(model)
+    modes = {path: module.training for path, module in model.named_modules()}
+    for path, module in twin.named_modules():
+        module.training = modes[path]
+    return twin
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .edits.edit import Undo
+from .edits.watch import unwatch, watch
 from .layers.build import build
 from .layers.resampling import Resampling
 from .planning.plan import Plan
@@ -37,6 +38,7 @@ def apply(model: nn.Module, plan: Plan) -> None:
         for step in reversed(undone):
             step()
         raise
+    watch(model, plan.edits)
     model.__dict__[_PLAN] = plan
 
 
@@ -62,6 +64,7 @@ def undo(model: nn.Module, plan: Plan) -> None:
     found = [(edit, edit.find(model)) for edit in plan.edits]
     for edit, module in reversed(found):
         edit.undo(module)
+    unwatch(model)
     del model.__dict__[_PLAN]
 
 

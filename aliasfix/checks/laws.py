@@ -17,7 +17,7 @@ from ..errors import AliasfixError
 from ..layers.build import is_low_pass_layer
 from ..planning.plan import Plan
 from ..planning.rule import by_name
-from ..running import where
+from ..running import copied, evaluating, where
 from ..text.printing import Tabular
 from ..text.wording import listing
 from ..tracing.example import traces
@@ -98,7 +98,7 @@ def verify(model: nn.Module, original: nn.Module | None = None, *, example_input
         "state_dict keys are the original's, and load both ways": lambda: _keys(before, after),
         "revert gives the original's output, bit for bit": lambda: _reverts(before, after, args, kwargs),
         "a constant stays constant through every blur": lambda: _constants(after),
-        "copies and pickles give the same output": lambda: _copies(after, args, kwargs),
+        "copies and pickles give the same output": lambda: _copies(model, args, kwargs),
         "nothing strided is unaccounted for": lambda: _accounts(after, plan, args, kwargs),
     }
     return Verification(tuple(_law(name, check) for name, check in checks.items()))
@@ -153,7 +153,7 @@ def _identity(before: nn.Module, plan: Plan, args: Any, kwargs: Any) -> tuple[bo
         return True, "does not apply: the recipe replaces averages or wraps the borders"
     if others := {by_name(step.rule).purpose for step in plan.converted} - {"sampling"}:
         return True, f"does not apply: rules for {listing(sorted(others))} change what is computed"
-    drawn = redraw(copy.deepcopy(before))
+    drawn = redraw(copied(before))
     recipe = dataclasses.replace(plan.recipe, filter="delta1")
     same = convert(drawn, recipe=recipe, example_input=kwargs or args)
     error = _difference(_run(drawn, args, kwargs), _run(same, args, kwargs))
@@ -176,7 +176,7 @@ def _keys(before: nn.Module, after: nn.Module) -> tuple[bool, str]:
 
 
 def _reverts(before: nn.Module, after: nn.Module, args: Any, kwargs: Any) -> tuple[bool, str]:
-    reference = copy.deepcopy(before)
+    reference = copied(before)
     reference.load_state_dict(after.state_dict())
     outputs = zip(_run(reference, args, kwargs), _run(unblurred(after), args, kwargs), strict=True)
     same = all(torch.equal(a, b) for a, b in outputs)
@@ -193,9 +193,11 @@ def _constants(after: nn.Module) -> tuple[bool, str]:
     return worst <= 1e-2 if blurs and blurs[0].kernel.dtype.itemsize < 4 else worst <= 1e-5, f"{len(blurs)} blurs"
 
 
-def _copies(after: nn.Module, args: Any, kwargs: Any) -> tuple[bool, str]:
-    wanted = _run(after, args, kwargs)
-    for name, twin in (("deepcopy", copy.deepcopy(after)), ("pickle", pickle.loads(pickle.dumps(after)))):
+def _copies(model: nn.Module, args: Any, kwargs: Any) -> tuple[bool, str]:
+    with evaluating(model):
+        wanted = _run(model, args, kwargs)
+    for name, twin in (("deepcopy", copy.deepcopy(model)), ("pickle", pickle.loads(pickle.dumps(model)))):
+        twin.eval()
         if not all(torch.equal(a, b) for a, b in zip(wanted, _run(twin, args, kwargs), strict=True)):
             return False, f"{name} differs"
     return True, "deepcopy and pickle are equal"

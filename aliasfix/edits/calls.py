@@ -12,7 +12,7 @@ from ..planning.rule import Function, Rule, by_name
 from ..tracing.trace import Trace
 from .edit import Build, Edit, Undo
 from .inserted import check_host, insert, remove_all
-from .methods import Rewritten, rewritten
+from .methods import Rewritten, leads_to_rewritten, rewritten
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,15 @@ class CallEdit(Edit):
         edits = method.edits if isinstance(method, Rewritten) else ()
         module.__dict__[self.method] = rewritten(module, self.method, (*edits, (self, name)))
         return lambda: self.undo(module)
+
+    def holds(self, module: nn.Module) -> bool:
+        """The rewritten method is there, or inside of a function that was put in its place."""
+        return leads_to_rewritten(module.__dict__.get(self.method))
+
+    @property
+    def mark(self) -> str:
+        """The method."""
+        return f"its rewritten {self.method}"
 
     def undo(self, module: nn.Module) -> None:
         """Take the rewritten method away, and every layer that it used."""

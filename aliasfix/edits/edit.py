@@ -55,6 +55,15 @@ class Edit(ABC):
         """Change the module, and return what takes the change back."""
 
     @abstractmethod
+    def holds(self, module: nn.Module) -> bool:
+        """Whether the module still has the edit."""
+
+    @property
+    @abstractmethod
+    def mark(self) -> str:
+        """What the edit leaves in the module."""
+
+    @abstractmethod
     def undo(self, module: nn.Module) -> None:
         """Take the change back, on a copy or in another process, too."""
 

@@ -79,6 +79,16 @@ class BlurModule(Edit):
         )
         return lambda: remove(module, name)
 
+    def holds(self, module: nn.Module) -> bool:
+        """The hook is registered."""
+        hooks = module._forward_hooks if self.where == "after" else module._forward_pre_hooks
+        return any(isinstance(hook, BlurAfter | BlurBefore) for hook in hooks.values())
+
+    @property
+    def mark(self) -> str:
+        """The blur."""
+        return "its blur"
+
     def undo(self, module: nn.Module) -> None:
         """Remove the blur and its hook."""
         remove_all(module)

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable
 
-from torch import nn
+from torch import fx, nn
 
 from ..errors import AliasfixError
 
 NAME = "aliasfix_blur"  # a second one in the same module is NAME_2
 _LOOPS = {"children", "named_children", "_modules", "modules", "named_modules"}
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, fx.GraphModule)
 
 
 def can_host(module: nn.Module) -> bool:
-    """Whether a module may get a child: one that runs whatever children it has would run it as a layer."""
+    """Whether a module may get a child.
+
+    One that runs whatever children it has would run it as a layer; a graph loses what it does not call when copied.
+    """
     code = getattr(type(module).forward, "__code__", None)
     loops = code is not None and not _LOOPS.isdisjoint(code.co_names)
     return not loops and not isinstance(module, _CONTAINERS)

@@ -55,6 +55,17 @@ def rewritten(module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, st
     return (RewrittenLayer if layer else Rewritten)(module, method, edits)
 
 
+def leads_to_rewritten(function: Any, depth: int = 4) -> bool:
+    """Whether a function is a rewritten method, or one that tools put around it: a decorator, a partial, a closure."""
+    if function is None or isinstance(function, Rewritten):
+        return function is not None
+    inner = [getattr(function, name, None) for name in ("__wrapped__", "__func__", "func")]
+    inner += getattr(function, "args", ())
+    if inspect.isfunction(function):
+        inner += inspect.getclosurevars(function).nonlocals.values()
+    return depth > 0 and any(leads_to_rewritten(part, depth - 1) for part in inner)
+
+
 def _of_layer(module: nn.Module, op: str) -> list[Rule]:
     """The rules that know the module's forward as one call of ``op``."""
     return [rule for rule in by_op().get(op, ()) if rule.is_layer(module)]

@@ -34,6 +34,15 @@ class Restride(Edit):
         _set(module, self.stride)
         return lambda: _set(module, self.was)
 
+    def holds(self, module: nn.Module) -> bool:
+        """The stride is what was set."""
+        return _flat(getattr(module, "stride", ())) == _flat(self.stride)
+
+    @property
+    def mark(self) -> str:
+        """The stride."""
+        return f"stride {self.stride}"
+
     def undo(self, module: nn.Module) -> None:
         """Set the stride that was."""
         _set(module, self.was)

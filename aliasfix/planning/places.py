@@ -113,8 +113,9 @@ class Scene:
         twin = self.twins.get(node)
         known = {(at.path, at.method): at.index for at in of(twin).extents} if twin is not None else {}
         for at in of(node).extents:
-            own = self.model.get_submodule(at.path).__dict__
-            if at.method in own:  # somebody has put a function of theirs in the method's place
+            module = self.model.get_submodule(at.path)
+            # somebody has put a function of theirs in the method's place, or copies would lose ours
+            if at.method in module.__dict__ or isinstance(module, fx.GraphModule):
                 continue
             if self.trace.training:
                 yield at, (-1, at.index)
