@@ -81,8 +81,9 @@ class BlurModule(Edit):
 
     def holds(self, module: nn.Module) -> bool:
         """The hook is registered."""
-        hooks = module._forward_hooks if self.where == "after" else module._forward_pre_hooks
-        return any(isinstance(hook, BlurAfter | BlurBefore) for hook in hooks.values())
+        after = self.where == "after"
+        hooks, kind = (module._forward_hooks, BlurAfter) if after else (module._forward_pre_hooks, BlurBefore)
+        return any(isinstance(hook, kind) for hook in hooks.values())
 
     @property
     def mark(self) -> str:
