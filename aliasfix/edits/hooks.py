@@ -83,7 +83,7 @@ class BlurModule(Edit):
         """The hook is registered."""
         after = self.where == "after"
         hooks, kind = (module._forward_hooks, BlurAfter) if after else (module._forward_pre_hooks, BlurBefore)
-        return any(isinstance(hook, kind) for hook in hooks.values())
+        return bool([hook for hook in hooks.values() if isinstance(hook, kind)])
 
     @property
     def mark(self) -> str:
