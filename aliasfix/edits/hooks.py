@@ -83,7 +83,7 @@ class BlurModule(Edit):
         """The hook is registered."""
         after = self.where == "after"
         hooks, kind = (module._forward_hooks, BlurAfter) if after else (module._forward_pre_hooks, BlurBefore)
-        return bool([hook for hook in hooks.values() if isinstance(hook, kind)])
+        return len([hook for hook in hooks.values() if isinstance(hook, kind)]) > 0
 
     @property
     def mark(self) -> str:
