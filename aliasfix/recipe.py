@@ -20,7 +20,7 @@ class Recipe:
         filter: a name of `aliasfix.filters.names()`, or explicit taps (scaled to sum 1).
         padding: how the blur continues the map past its border; ``reflect``, ``replicate``, ``zero``
             or ``circular`` (which wraps the dense operation's input too).
-        stem: the strided convolutions that see the input first. ``paper`` leaves stride 2-3 and patch
+        stem: the strided convolutions that read the model's input. ``paper`` leaves stride 2-3 and patch
             embeddings alone and splits an overlapping stride 4; ``full`` converts all but patch
             embeddings; ``keep`` none.
         average: ``keep`` average pooling and blur after it, or ``replace`` it by the blur (Zhang, ICML 2019,

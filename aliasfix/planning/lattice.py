@@ -19,7 +19,7 @@ from .tail import kind
 Axis = tuple[float, float] | None  # (stride, offset), None where the axis is not spatial or not known
 Position = tuple[Axis, ...]
 
-_WINDOWS = ("conv1d", "conv2d", "conv3d", *(f"{m}_pool{n}d" for m in ("max", "avg") for n in (1, 2, 3)))
+WINDOWS = ("conv1d", "conv2d", "conv3d", *(f"{m}_pool{n}d" for m in ("max", "avg") for n in (1, 2, 3)))
 _MERGES = {"add", "sub", "mul", "cat", "concat"}
 
 
@@ -88,7 +88,7 @@ def _step(node: fx.Node, found: Mapping[fx.Node, Position], shift: tuple[float, 
     source = [found[branch] for branch in node.all_input_nodes if of(branch).variable and branch in found]
     if kind(op) == "permute":
         return _permuted(node, source[0])
-    if op in _WINDOWS:
+    if op in WINDOWS:
         return _windowed(node, source[0], shift)
     if op == "pad":
         return _padded(node, source[0])

@@ -1,24 +1,38 @@
-"""The stem policy: what happens to the convolutions that see the input first."""
+"""The stem policy: what happens to the strided convolutions that read the input."""
 
 from collections.abc import Collection
+from math import prod
 
 from torch import fx
 
+from ..tracing.operation import of
 from ..tracing.trace import Trace
-from .rule import Site
+from .lattice import WINDOWS
+from .rule import Site, per_axis, spatial_axes
 
 
 def stems(trace: Trace, sampling: Collection[fx.Node]) -> set[fx.Node]:
-    """The sampling operations with no other one between them and an input."""
+    """The sampling operations that read an input: no window and no sampling lies in between.
+
+    What acts on each position by itself may, as normalisation, padding, resizing and a 1x1 convolution do.
+    """
     below: set[fx.Node] = set()
     found = set()
     for node in trace.graph.nodes:
         behind = any(parent in below for parent in node.all_input_nodes)
         if node in sampling and not behind:
             found.add(node)
-        if behind or node in sampling:
+        if behind or node in sampling or _mixes_positions(node):
             below.add(node)
     return found
+
+
+def _mixes_positions(node: fx.Node) -> bool:
+    if node.op != "call_function" or of(node).name not in WINDOWS or not of(node).variable:
+        return False
+    axes, bound = spatial_axes(of(node).name), of(node).arguments
+    kernel = of(bound["weight"]).sizes[-axes:] if "weight" in bound else per_axis(bound["kernel_size"], axes)
+    return prod(kernel) > 1
 
 
 def split(site: Site) -> tuple[int, ...] | None:
