@@ -201,11 +201,12 @@ def remember(model: nn.Module, record: Record) -> None:
 
 def rebuild(base: str, args: Mapping[str, Any]) -> nn.Module:
     """A base without weights, on the meta device where its factory can."""
+    source = models.find(base)  # which imports the library: timm cannot be imported with torch 2.6 on the meta device
     try:
         with torch.device("meta"):
-            return models.build(base, args, pretrained=False)
+            return models.build(source, args, pretrained=False)
     except AliasfixError:
-        return models.build(base, args, pretrained=False)
+        return models.build(source, args, pretrained=False)
 
 
 def _proven(model: nn.Module, plan: Plan, base: str, args: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
