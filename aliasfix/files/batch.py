@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AliasfixError
-from . import directory, saving
+from . import directory, formats, saving
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def tasks(given: Sequence[Path], output: str) -> list[Task]:
                 raise AliasfixError(f"{found[place]} and {one} would both become {place}")
             found[place] = one
     if not found:
-        raise AliasfixError(f"no checkpoint ({', '.join(saving.SUFFIXES)}) in {', '.join(map(str, trees))}")
+        raise AliasfixError(f"no checkpoint ({', '.join(formats.formats())}) in {', '.join(map(str, trees))}")
     return [Task(one, os.path.join(place, "") if os.path.isdir(one) else str(place)) for place, one in found.items()]
 
 
@@ -62,5 +62,5 @@ def _walk(root: Path, output: Path) -> Iterator[Path]:
         names[:] = sorted(n for n in names if not n.startswith(".") and (here / n).absolute() != output.absolute())
         for name in sorted(files):
             file = here / name
-            if file.suffix in saving.SUFFIXES and not name.startswith(".") and not file.is_symlink():
+            if formats.of(file) is not None and not name.startswith(".") and not file.is_symlink():
                 yield file

@@ -16,7 +16,7 @@ from ..images.inputs import Images
 from ..planning.plan import Plan
 from ..recipe import Recipe
 from ..version import __version__
-from . import checkpoint, directory, models, opening, saving, store, streaming
+from . import checkpoint, directory, formats, models, opening, saving, store, streaming
 from .checkpoint import Checkpoint
 from .models import Source
 from .record import LIBRARIES, Record, recipe_difference
@@ -117,7 +117,8 @@ def convert_file(
     if file is not None and file.record is not None and file.record.plan.calibration is not None:
         plan = surgery.note_calibration(model, file.record.plan.calibration)
     as_directory, calibration = directory.is_directory(target), None
-    alone = as_directory or path.suffix == ".safetensors" or images is not None
+    form = formats.of(path)
+    alone = as_directory or images is not None or not (form is not None and form.keeps_all)
     left_out = tuple(file.beside) if file is not None and alone else ()
     if images is not None:
         calibration = calibrate(model.eval(), images)
@@ -139,7 +140,7 @@ def _stream(
     example_input: Tensor | None,
 ) -> ConvertedFile:
     """Convert a checkpoint without loading it: of a model on the meta device, with the file's tensors copied."""
-    stream = streaming.read_header(given)
+    stream = streaming.open_stream(given)
     _same_recipe(stream.checkpoint, recipe)
     model = store.rebuild(str(source), args)
     opening.load_into(model, stream.checkpoint, source)

@@ -11,7 +11,7 @@ from torch import nn
 from ..conversion import unblurred
 from ..errors import AliasfixError
 from ..recipe import Recipe
-from . import checkpoint, directory, loading, models, saving, store
+from . import checkpoint, directory, formats, loading, models, store
 from .checkpoint import Checkpoint
 from .models import Source
 
@@ -22,7 +22,7 @@ def names_file(target: str) -> bool:
     >>> names_file("net.pth"), names_file("timm:resnet18")
     (True, False)
     """
-    looks = ":" not in target and (os.sep in target or Path(target).suffix in (*saving.SUFFIXES, ".pt2"))
+    looks = ":" not in target and (os.sep in target or Path(target).suffix == ".pt2" or formats.of(target) is not None)
     return looks or os.path.isfile(target) or directory.is_model(Path(target))
 
 
