@@ -32,7 +32,9 @@ def read_weights(path: str | Path, trust: bool = False) -> Checkpoint:
     Raises:
         AliasfixError: as of `read_checkpoint` and `read_directory`.
     """
-    return directory.read_directory(Path(path)) if os.path.isdir(path) else checkpoint.read_checkpoint(path, trust)
+    return (
+        directory.read_directory(Path(path), trust) if os.path.isdir(path) else checkpoint.read_checkpoint(path, trust)
+    )
 
 
 def open_model(

@@ -11,15 +11,18 @@ from pathlib import Path
 from ..errors import AliasfixError
 from . import formats, saving
 from .checkpoint import RECORD, reading
-from .formats import Stream
+from .formats import Stream, sharded
 from .record import Record, tensor_head
 
 
 def is_large(path: Path) -> bool:
-    """Whether a file that can be streamed is larger than half of the machine's memory."""
+    """Whether a file that can be streamed, or those of an index, are larger than half of the machine's memory."""
+    if not os.path.isfile(path):
+        return False
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    form = formats.of(path)
-    return form is not None and form.stream is not None and os.path.isfile(path) and path.stat().st_size > memory / 2
+    found = sharded.files(path)
+    able = all(form is not None and form.stream is not None for form in map(formats.of, found))
+    return able and sum(file.stat().st_size for file in found) > memory / 2
 
 
 def open_stream(path: Path) -> Stream:
