@@ -9,7 +9,6 @@ the recipe beside.
 import argparse
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,8 +114,7 @@ def blurs(state: State) -> set[str]:
     """The blurs of a converted model that a ``state_dict`` names: they have no weights, but their versions."""
     versions = getattr(state, "_metadata", None)
     names = versions if isinstance(versions, Mapping) else ()
-    found = {str(name) for name in names if is_inserted(str(name))}
-    return {re.sub(r"^((module|_orig_mod)\.)+", "", name) for name in found}
+    return {str(name) for name in names if is_inserted(str(name))}
 
 
 def read_checkpoint(path: str | Path, trust: bool = False) -> Checkpoint:

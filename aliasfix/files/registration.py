@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import AliasfixError
-from . import directory, loading, models, store
+from . import directory, loading, models, prefixes, store
 from .record import Record, check_base
 
 _HOME = "timm.models"
@@ -104,7 +104,8 @@ def aliasfix(
         given = config
         if config.get("source") == "local-dir":  # the files of a hub come to timm
             file, _ = store.read_converted(Path(config["file"]))
-            given = config | {"source": "", "state_dict": loading.versioned(file.state, model.state_dict())}
+            own = model.state_dict()
+            given = config | {"source": "", "state_dict": loading.versioned(prefixes.match(file, own).state, own)}
         classes = getattr(model, "num_classes", args.get("num_classes", config.get("num_classes")))
         if library == "torchvision" and classes != config.get("num_classes"):
             raise AliasfixError(f"{known.base} has weights for {config.get('num_classes')} classes, not {classes}")
