@@ -1,9 +1,9 @@
 """Read a checkpoint.
 
 Weights come bare, or in an entry of what a trainer saved: timm's and torchvision's names of that entry are
-looked for in timm's order, the averaged weights (EMA) first. A conversion changes neither keys nor tensors, so a
-checkpoint is kept as it was read: `aliasfix.loading` loads it into a model, and `aliasfix.saving` writes it back with
-the recipe beside.
+looked for in timm's order, the averaged weights (EMA) first; else it is the only one with weights. A conversion changes
+neither keys nor tensors, so a checkpoint is kept as it was read: `aliasfix.loading` loads it into a model, and
+`aliasfix.saving` writes it back with the recipe beside.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -159,21 +159,28 @@ def unwrapped(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     >>> unwrapped(Path("net.pth"), {"model": {"weight": Tensor()}, "epoch": 3}).entry
     'model'
     """
-    for entry in ENTRIES:
-        value = content.get(entry)
-        if isinstance(value, nn.Module):
-            value = value.state_dict()
-        if _is_state(value):
-            return Checkpoint(path, {**content, entry: value}, entry)
-    if not _is_state(content):
-        known = listing([str(key) for key in content], 6) or "none"
-        raise AliasfixError(f"{path} holds no weights in {', '.join(ENTRIES)}; its entries: {known}")
-    return Checkpoint(path, {"state_dict": content})
+    states = {key: state for key, value in content.items() if isinstance(key, str) and (state := _state(value))}
+    bare = _state(content)
+    if (entry := next((entry for entry in ENTRIES if entry in states), None)) is None:
+        if bare and all(_count(bare) >= _count(state) for state in states.values()):
+            return Checkpoint(path, {"state_dict": bare})
+        if len(states) > 1:
+            raise AliasfixError(f"{path} holds weights in {listing(states, 6)}: give a file with one of them")
+        if not states:
+            known = listing([str(key) for key in content], 6) or "none"
+            raise AliasfixError(f"{path} holds no weights in {', '.join(ENTRIES)}; its entries: {known}")
+        (entry,) = states
+    return Checkpoint(path, {**content, entry: states[entry]}, entry)
 
 
-def _is_state(value: object) -> TypeGuard[State]:
-    return (
-        isinstance(value, Mapping)
-        and all(isinstance(key, str) for key in value)
-        and any(isinstance(tensor, Tensor) for tensor in value.values())
-    )
+def _state(value: object) -> State | None:
+    """Weights, None where something else is given."""
+    if isinstance(value, nn.Module):
+        value = value.state_dict()
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        return None
+    return value if _count(value) else None
+
+
+def _count(state: Mapping[str, Any]) -> int:
+    return sum(isinstance(value, Tensor) for value in state.values())
