@@ -236,3 +236,8 @@ def _refuse(model: nn.Module) -> None:
             raise AliasfixError(f"{what} is compiled in place: convert first, then compile it")
         if any(isinstance(p, UninitializedParameter) for p in module._parameters.values()):
             raise AliasfixError(f"{what} is a lazy layer, uninitialized: run the model once, then convert")
+        if hasattr(module, "_hf_hook") and any(p is not None and p.is_meta for p in module._parameters.values()):
+            raise AliasfixError(
+                f"{what} is offloaded by accelerate, and its weights are not in it: call "
+                f"accelerate.hooks.remove_hook_from_submodules(model), convert, then offload"
+            )

@@ -82,6 +82,13 @@ WRAPPED = {
     "compiled": lambda model: {"state_dict": torch.compile(model).state_dict()},
     "compiled data parallel": lambda model: torch.compile(nn.DataParallel(model)).state_dict(),
     "data parallel compiled": lambda model: nn.DataParallel(torch.compile(model)).state_dict(),
+    "tutorial of torch": lambda model: {
+        "epoch": 3,
+        "loss": torch.tensor(0.1),
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": torch.optim.SGD(model.parameters(), momentum=0.9).state_dict(),
+    },
+    "deepspeed": lambda model: {"module": model.state_dict(), "buffer_names": ["1.running_mean"], "dp_world_size": 2},
     "averaged": lambda model: {
         "model": net(seed=5).state_dict(),
         "model_ema": torch.optim.swa_utils.AveragedModel(model).state_dict(),
@@ -97,6 +104,12 @@ def test_wrapped_weights(tmp_path: Path, wrapping: str) -> None:
     write_checkpoint(out, read_checkpoint(path), RECORD)
     assert loads(out)
     assert list(read_checkpoint(out).state) == list(read_checkpoint(path).state)
+
+
+def test_bare_weights_with_a_nest_of_tensors_among_them(tmp_path: Path) -> None:
+    state = {**net().state_dict(), "1._extra_state": {"scale": torch.ones(1)}}
+    torch.save(state, tmp_path / "net.pth")
+    assert same(read_checkpoint(tmp_path / "net.pth").content, {"state_dict": state})
 
 
 class Code:
@@ -202,6 +215,11 @@ def test_files_without_checksums_are_read(tmp_path: Path) -> None:
 
 
 OTHER = {
+    "both.pth": (
+        {"params": net().state_dict(), "params_ema": net().state_dict()},
+        "holds weights in params, params_ema: give a file with one of them",
+    ),
+    "two.pth": ({0: net().state_dict(), 1: net().state_dict()}, "its entries: 0, 1"),
     "list.pth": ([1, 2], "holds no weights but a list"),
     "settings.pth": ({"epoch": 3, "model": {"lr": 0.1}}, "its entries: epoch, model"),
     "nothing.pth": ({}, "its entries: none"),

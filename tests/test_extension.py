@@ -1,5 +1,6 @@
-"""Another package adds a rule and filters by entry points; a metric is in tests/comparison/test_metric.py."""
+"""Another package adds a rule, filters and a format by entry points; a metric is in tests/comparison/test_metric.py."""
 
+import copy
 import dataclasses
 import importlib
 import re
@@ -9,16 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
+from typer.testing import CliRunner
 
 import aliasfix
 from aliasfix import surgery
+from aliasfix.cli import app
+from aliasfix.files.formats import formats
 from aliasfix.filters.family import families
 from aliasfix.planning.plan import Link
 from aliasfix.planning.rule import by_name, by_op, rules
 
 ROOT = Path(__file__).parents[1]
-CACHES = (families, rules, by_name, by_op)
+CACHES = (families, formats, rules, by_name, by_op)
 RULE = """
 from aliasfix.planning.rule import Case, Rule, Site
 
@@ -122,11 +127,54 @@ def test_links_are_part_of_a_plan() -> None:
         aliasfix.Plan.from_json(plan.to_json().replace('"decides"', '"decided"'))
 
 
+@torch.no_grad()
+def test_a_format_of_another_package(register: Callable[..., None], tmp_path: Path) -> None:
+    register(page("format"), "aliasfix.formats", "thirds:FORMAT")
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(2)).eval(), torch.randn(1, 3, 9, 9)
+    model = aliasfix.convert(net)
+    aliasfix.save(model, tmp_path / "net.npz")
+    assert torch.equal(aliasfix.load(tmp_path / "net.npz", copy.deepcopy(net))(x), model(x))
+    with pytest.raises(aliasfix.AliasfixError, match=r"net\.npz does not say how its model is built"):
+        aliasfix.load(tmp_path / "net.npz")
+    (tmp_path / "net.npz").write_bytes((tmp_path / "net.npz").read_bytes()[:-30])
+    with pytest.raises(aliasfix.AliasfixError, match=r"net\.npz is damaged, or no npz file: BadZipFile"):
+        aliasfix.load(tmp_path / "net.npz", net)
+
+
+def test_a_format_of_another_package_converts(register: Callable[..., None], tmp_path: Path) -> None:
+    register(page("format"), "aliasfix.formats", "thirds:FORMAT")
+    torch.manual_seed(0)
+    state = torchvision.models.squeezenet1_1(num_classes=3).state_dict()
+    torch.save({"model": state, "epoch": 3}, tmp_path / "net.pth")
+    base = {"base": "torchvision:squeezenet1_1", "base_args": {"num_classes": 3}}
+    done = aliasfix.convert_file(tmp_path / "net.pth", tmp_path / "a.npz", **base)
+    assert done.left_out == ("epoch",)
+    aliasfix.convert_file(tmp_path / "a.npz", tmp_path / "b.pth", **base)
+    for name in ("a.npz", "b.pth"):
+        loaded = aliasfix.load(tmp_path / name)
+        assert aliasfix.report(loaded) == done.plan
+        assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
+
+
+def test_a_format_of_another_package_is_listed(register: Callable[..., None], tmp_path: Path) -> None:
+    register(page("format"), "aliasfix.formats", "thirds:FORMAT")
+    rows = dict(line.split("  ", 1) for line in CliRunner().invoke(app, ["list", "formats"]).stdout.splitlines())
+    assert rows[".npz"].strip() == "npz: weights, read and written"
+    wrong = CliRunner().invoke(app, ["convert", "resnet18", "-o", "net.onnx"])
+    assert "the suffix tells the format, one of .pth, .pt, .tar, .ckpt, .safetensors, .npz" in wrong.stderr
+    with pytest.raises(aliasfix.AliasfixError, match=r"one of .*, \.npz$"):
+        aliasfix.save(nn.Identity(), tmp_path / "net.onnx")
+    with pytest.raises(aliasfix.AliasfixError, match=r"a\.npz cannot be streamed, as a \.safetensors or .* can"):
+        aliasfix.convert_file(tmp_path / "a.npz", tmp_path / "b.npz", base="torchvision:squeezenet1_1", stream=True)
+
+
 @pytest.mark.parametrize(
     ("group", "source", "value", "message"),
     [
         ("aliasfix.filters", "FAMILY = 3", "thirds:FAMILY", "is a int: make it an aliasfix.filters.Family"),
         ("aliasfix.filters", "import nowhere", "thirds:FAMILY", "the filters thirds of thirds .*cannot be loaded"),
+        ("aliasfix.formats", "FORMAT = 3", "thirds:FORMAT", "is a int: make it an aliasfix.files.formats.Format"),
+        ("aliasfix.formats", "import nowhere", "thirds:FORMAT", "the format thirds of thirds .*cannot be loaded"),
         ("aliasfix.rules", "RULE = dict", "thirds:RULE", "makes a dict: name a class derived from Rule"),
         ("aliasfix.rules", "RULE = nothing", "thirds:RULE", "the rule thirds of thirds .*cannot be loaded"),
     ],
@@ -136,13 +184,20 @@ def test_a_registration_that_is_wrong(
 ) -> None:
     register(source, group, value)
     with pytest.raises(aliasfix.AliasfixError, match=message):
-        families() if group.endswith("filters") else rules()
+        {"aliasfix.filters": families, "aliasfix.formats": formats, "aliasfix.rules": rules}[group]()
 
 
 def test_a_filter_of_a_name_that_is_taken(register: Callable[..., None]) -> None:
     register(page("filter").replace('("gauss",)', '("tri3",)'), "aliasfix.filters", "thirds:FAMILY")
     with pytest.raises(aliasfix.AliasfixError, match="uses the name 'tri3', which is taken"):
         aliasfix.convert(nn.MaxPool2d(2))
+
+
+def test_a_format_of_a_suffix_that_is_taken(register: Callable[..., None]) -> None:
+    register(page("format").replace('(".npz",)', '(".npz", ".pt")'), "aliasfix.formats", "thirds:FORMAT")
+    result = CliRunner().invoke(app, ["inspect", "net.pth"])
+    assert "uses the suffix '.pt', which is taken; uninstall the package" in result.stderr
+    assert result.exit_code == 1
 
 
 def test_the_names_that_pickles_hold_are_where_contributing_says() -> None:

@@ -159,6 +159,39 @@ def _data_parallel(model: nn.Module) -> nn.Module:
     return nn.DataParallel(model)
 
 
+def _offloaded(model: nn.Module, folder: Path) -> nn.Module:
+    accelerate = pytest.importorskip("accelerate")
+    return accelerate.disk_offload(model, folder, execution_device=torch.device("cpu"))
+
+
+def _offloaded_in_part(model: nn.Module, folder: Path) -> nn.Module:
+    accelerate = pytest.importorskip("accelerate")
+    places = {name: "disk" if name == "block" else "cpu" for name, _ in model.named_children()}
+    return accelerate.dispatch_model(model, places, main_device="cpu", offload_dir=folder, force_hooks=True)
+
+
+@pytest.mark.parametrize("offload", [_offloaded, _offloaded_in_part], ids=lambda f: f.__name__.strip("_"))
+def test_offloaded(model: nn.Module, tmp_path: Path, offload: Callable[[nn.Module, Path], nn.Module]) -> None:
+    """It is refused, and what the message says helps."""
+    expected = aliasfix.convert(model)(images())
+    model = offload(model, tmp_path)
+    for use in (aliasfix.convert, aliasfix.inspect):
+        with pytest.raises(AliasfixError, match=r"offloaded by accelerate.*remove_hook_from_submodules") as caught:
+            use(model)
+        assert "\n" not in str(caught.value)
+    from accelerate.hooks import remove_hook_from_submodules
+
+    remove_hook_from_submodules(model)
+    assert scale_error(expected, aliasfix.convert(model)(images())) <= 1e-6
+
+
+def test_dispatched_but_not_offloaded(model: nn.Module) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    expected = aliasfix.convert(model)(images())
+    model = accelerate.dispatch_model(model, {"": "cpu"}, force_hooks=True)
+    assert scale_error(expected, aliasfix.convert(model)(images())) <= 1e-6
+
+
 WRAPPINGS = {
     _compiled: "compiled.*_orig_mod",
     _compiled_in_place: "compiled",

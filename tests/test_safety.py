@@ -111,7 +111,7 @@ def test_a_stream_says_what_does_not_fit(tmp_path: Path) -> None:
     assert "stays a .safetensors file" in done.stderr
     os.truncate(tmp_path / "huge.safetensors", 1000)
     with pytest.raises(aliasfix.AliasfixError, match="is damaged"):
-        streaming.read_header(tmp_path / "huge.safetensors")
+        streaming.open_stream(tmp_path / "huge.safetensors")
 
 
 @pytest.mark.slow

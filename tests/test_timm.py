@@ -16,9 +16,12 @@ import torch
 from torch import nn
 
 import aliasfix
+from aliasfix.files import registration
+from aliasfix.files.record import Record
 
 from . import drawing
 from .drawing import draw
+from .nets import Net
 
 NAME = "mobilenetv3_small_050"
 
@@ -92,9 +95,39 @@ def test_what_timm_opened_is_saved_again_by_both(model: nn.Module, out: Path, tm
         assert torch.equal(create(path)(images()), model(images()))
 
 
-def test_features_only_says_what_to_do(out: Path) -> None:
-    with pytest.raises(aliasfix.AliasfixError, match="build the base with features_only=True and convert that"):
-        create(out, features_only=True)
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"out_indices": (1, 3)}], ids=str)
+def test_features_only(model: nn.Module, out: Path, options: dict[str, Any]) -> None:
+    """The maps are those of the base's stages, converted, at the stages that timm takes by itself or is told."""
+    opened = create(out, features_only=True, **options)
+    base = timm.create_model(NAME, features_only=True, **options).eval()
+    base.load_state_dict(model.state_dict(), strict=False)
+    expected, found = aliasfix.convert(base)(images()), opened(images())
+    assert len(found) == len(options.get("out_indices", range(5)))
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+    assert not torch.allclose(base(images())[-1], found[-1], atol=1e-3)
+    assert opened.feature_info.channels() == base.feature_info.channels()
+    assert opened.feature_info.reduction() == base.feature_info.reduction()
+    assert aliasfix.report(opened.model) == aliasfix.report(model)
+
+
+def test_features_only_that_cannot_be_had(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(aliasfix.AliasfixError, match="takes out_indices=, not feature_cls=: build the base"):
+        create(out, features_only=True, feature_cls="hook")
+    import torchvision
+
+    net = aliasfix.convert(torchvision.models.squeezenet1_1())
+    aliasfix.save(net, tmp_path / "out", base="torchvision:squeezenet1_1")
+    with pytest.raises(aliasfix.AliasfixError, match="squeezenet1_1 has no forward_intermediates: build the base"):
+        create(tmp_path / "out", features_only=True)
+
+    class Stages(Net):
+        def forward_intermediates(self, x: torch.Tensor) -> None:
+            """It would not run the function calls of ``forward_features``, which are converted."""
+
+    net = aliasfix.convert(Stages())
+    with pytest.raises(aliasfix.AliasfixError, match="calls in its own forward what is converted: build the base"):
+        registration._features(net, Record(aliasfix.report(net), "timm:stages"), {})
 
 
 def test_a_link_is_refused_by_timm_too(out: Path, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import AliasfixError
-from ..files import batch, checkpoint, directory, opening, saving
+from ..files import batch, directory, formats, opening
 from ..files.converting import ConvertedFile, convert_file
+from ..files.formats import pytorch
 from ..recipe import Recipe
 from ..text.wording import one_line
 from . import console, options, targets
@@ -110,15 +111,16 @@ def _tell(result: ConvertedFile) -> None:
     if entries and result.calibration is not None:
         console.note(f"written are the calibrated weights alone, without {entries}")
     elif entries:
-        console.note(f"a .safetensors file holds only weights, not {entries}; -o X.pth would")
+        kind = ".safetensors" if os.path.isdir(result.path) else result.path.suffix
+        console.note(f"a {kind} file holds only weights, not {entries}; -o X.pth would")
 
 
 def _check_usage(target: str, output: str, checkpoints: list[Path], random_weights: bool) -> None:
     if opening.names_file(target):
-        if Path(target).suffix != ".safetensors" and os.path.isfile(target):
-            checkpoint.check_whole(Path(target))  # of a program there is no model to name
+        pytorch.refuse_program(Path(target))  # there is no model of it to name
         console.fail(f"{target} is a file: name its model, and the file as --checkpoint {target}", 2)
     if checkpoints and random_weights:
         console.fail("--checkpoint and --random-weights exclude each other", 2)
-    if not directory.is_directory(output) and Path(output).suffix not in saving.SUFFIXES:
-        console.fail(f"-o {output}: the suffix tells the format, one of {', '.join(saving.SUFFIXES)}, or DIR/", 2)
+    form = formats.of(output)
+    if not directory.is_directory(output) and (form is None or form.write is None):
+        console.fail(f"-o {output}: the suffix tells the format, one of {', '.join(formats.writable())}, or DIR/", 2)

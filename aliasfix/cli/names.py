@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import filters
-from ..files import models
+from ..files import formats, models
 from ..files.record import LIBRARIES
 from ..planning.rule import rules
 from . import console, options
@@ -16,17 +16,22 @@ from . import console, options
 
 @console.one_line_errors
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="rules|filters|models", show_default=False)],
+    what: Annotated[str, typer.Argument(metavar="rules|filters|models|formats", show_default=False)],
     pattern: Annotated[str, typer.Argument(metavar="[GLOB]", show_default=False)] = "*",
     as_json: options.Json = False,
 ) -> None:
-    """List the rules, the filters, or the models that can be named.
+    """List the rules, the filters, the models that can be named, or the formats of checkpoints.
 
     \b
     aliasfix list filters
     aliasfix list models 'timm:resnet50*'
     """
-    kinds: dict[str, Callable[[], dict[str, str]]] = {"rules": _rules, "filters": _filters, "models": _models}
+    kinds: dict[str, Callable[[], dict[str, str]]] = {
+        "rules": _rules,
+        "filters": _filters,
+        "models": _models,
+        "formats": _formats,
+    }
     if what not in kinds:
         console.fail(f"{what}: choose one of {', '.join(kinds)}", 2)
     with console.working(f"listing the {what}"):
@@ -51,3 +56,12 @@ def _filters() -> dict[str, str]:
 
 def _models() -> dict[str, str]:
     return {f"{library}:{name}": "" for library in LIBRARIES for name in models.names(library)}
+
+
+def _formats() -> dict[str, str]:
+    return {suffix: f"{form.name}: {_abilities(form)}" for suffix, form in formats.formats().items()}
+
+
+def _abilities(form: formats.Format) -> str:
+    kept = "a whole checkpoint" if form.keeps_all else "weights"
+    return f"{kept}, {'read and written' if form.write else 'read'}{', streamed' if form.stream else ''}"

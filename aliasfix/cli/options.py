@@ -58,8 +58,8 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="PATH",
-        help="What to write: a .pth, .pt, .tar or .safetensors file, or DIR/ for a model's directory; of several "
-        "checkpoints, the directory for them all.",
+        help="What to write: a file, whose suffix tells the format (aliasfix list formats), or DIR/ for a model's "
+        "directory; of several checkpoints, the directory for them all.",
     ),
 ]
 Stream = Annotated[

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AliasfixError
-from . import directory, saving
+from . import directory, formats, saving
+from .formats import sharded
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,21 @@ def tasks(given: Sequence[Path], output: str) -> list[Task]:
     found: dict[Path, Path] = {}
     for path in given:
         for one in _walk(path, target) if path in trees else [path]:
-            place = target / (one.relative_to(path) if path in trees else one.name)
+            place = _place(target / (one.relative_to(path) if path in trees else one.name))
             if place in found and found[place] != one:
                 raise AliasfixError(f"{found[place]} and {one} would both become {place}")
             found[place] = one
     if not found:
-        raise AliasfixError(f"no checkpoint ({', '.join(saving.SUFFIXES)}) in {', '.join(map(str, trees))}")
+        raise AliasfixError(f"no checkpoint ({', '.join(formats.formats())}) in {', '.join(map(str, trees))}")
     return [Task(one, os.path.join(place, "") if os.path.isdir(one) else str(place)) for place, one in found.items()]
+
+
+def _place(path: Path) -> Path:
+    """Where what becomes of a checkpoint is written: of the files that an index names, one."""
+    if not path.name.endswith(sharded.SUFFIX):
+        return path
+    path = path.with_name(path.name.removesuffix(sharded.SUFFIX))
+    return path if formats.of(path) else path.with_suffix(".pth")
 
 
 def _walk(root: Path, output: Path) -> Iterator[Path]:
@@ -60,7 +69,14 @@ def _walk(root: Path, output: Path) -> Iterator[Path]:
             yield here
             continue
         names[:] = sorted(n for n in names if not n.startswith(".") and (here / n).absolute() != output.absolute())
-        for name in sorted(files):
-            file = here / name
-            if file.suffix in saving.SUFFIXES and not name.startswith(".") and not file.is_symlink():
-                yield file
+        found = [here / name for name in sorted(files) if formats.of(name) and not name.startswith(".")]
+        shards = {shard for file in found for shard in _shards(file)}
+        yield from (file for file in found if file not in shards and not file.is_symlink())
+
+
+def _shards(file: Path) -> list[Path]:
+    """The files that an index names; none of a damaged one, which is reported when it is read."""
+    try:
+        return sharded.files(file) if file.name.endswith(sharded.SUFFIX) else []
+    except AliasfixError:
+        return []

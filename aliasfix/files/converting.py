@@ -16,7 +16,7 @@ from ..images.inputs import Images
 from ..planning.plan import Plan
 from ..recipe import Recipe
 from ..version import __version__
-from . import checkpoint, directory, models, opening, saving, store, streaming
+from . import checkpoint, directory, formats, models, opening, prefixes, saving, store, streaming
 from .checkpoint import Checkpoint
 from .models import Source
 from .record import LIBRARIES, Record, recipe_difference
@@ -60,10 +60,10 @@ def convert_file(
     """Convert a checkpoint: load it into its model, convert that, and write everything it held with the recipe.
 
     Args:
-        source: a state dict, a trainer's checkpoint, ``.safetensors``, or a model's directory; None for the weights
-            that the model's library has.
-        target: a directory (``config.json`` and ``model.safetensors``), a ``.safetensors`` file, or a ``.pth``,
-            ``.pt`` or ``.tar`` file.
+        source: a state dict, a trainer's checkpoint, ``.safetensors``, the index of several files, or a model's
+            directory; None for the weights that the model's library has.
+        target: a directory (``config.json`` and ``model.safetensors``), or a file in the format that its suffix names,
+            such as ``.safetensors`` or ``.pth``. A file keeps the keys of the source.
         base: what builds the model: ``timm:NAME``, ``torchvision:NAME``, a name that either knows, or
             ``package.module:factory``. A model's directory says it itself.
         base_args: what the base's factory is called with; they win over those that the checkpoint names.
@@ -85,6 +85,7 @@ def convert_file(
 
     Warns:
         NoEffectWarning: nothing in the model is converted, and nothing is written.
+        UserWarning: the keys have a prefix that the model's have not; it was taken off.
 
     >>> import tempfile, aliasfix, torch, torchvision
     >>> net = torchvision.models.squeezenet1_1(num_classes=3)
@@ -117,7 +118,8 @@ def convert_file(
     if file is not None and file.record is not None and file.record.plan.calibration is not None:
         plan = surgery.note_calibration(model, file.record.plan.calibration)
     as_directory, calibration = directory.is_directory(target), None
-    alone = as_directory or path.suffix == ".safetensors" or images is not None
+    form = formats.of(path)
+    alone = as_directory or images is not None or not (form is not None and form.keeps_all)
     left_out = tuple(file.beside) if file is not None and alone else ()
     if images is not None:
         calibration = calibrate(model.eval(), images)
@@ -139,7 +141,7 @@ def _stream(
     example_input: Tensor | None,
 ) -> ConvertedFile:
     """Convert a checkpoint without loading it: of a model on the meta device, with the file's tensors copied."""
-    stream = streaming.read_header(given)
+    stream = streaming.open_stream(given)
     _same_recipe(stream.checkpoint, recipe)
     model = store.rebuild(str(source), args)
     opening.load_into(model, stream.checkpoint, source)
@@ -177,7 +179,8 @@ def _converted(model: nn.Module, recipe: Recipe, example_input: Tensor | None) -
 
 def _check_blurs(file: Checkpoint | None, model: nn.Module) -> None:
     """Weights that come from a converted model must have been under the same blurs."""
-    if file is not None and file.blurs and file.blurs != checkpoint.blurs(model.state_dict()):
+    own = model.state_dict()
+    if file is not None and file.blurs and checkpoint.blurs(prefixes.match(file, own).state) != checkpoint.blurs(own):
         raise AliasfixError(
             f"{file.path} holds weights of a model that aliasfix converted at {len(file.blurs)} places, and not by "
             f"this recipe: repeat its recipe, or revert the model before saving its weights"

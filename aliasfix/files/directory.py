@@ -1,6 +1,7 @@
 """A model's directory: ``config.json`` and ``model.safetensors``, as timm and Hugging Face lay it out.
 
-Of a directory only these plain files in it are read: no links, and no names that lead elsewhere.
+Those are read, too, whose weights are in ``pytorch_model.bin``, or in several files that an index names. Of a directory
+only these plain files in it are read: no links, and no names that lead elsewhere.
 """
 
 import contextlib
@@ -19,9 +20,12 @@ from . import checkpoint, saving
 from .checkpoint import RECORD, Checkpoint
 from .record import Record, check_base
 
-CONFIG, WEIGHTS, OLD_WEIGHTS = "config.json", "model.safetensors", "pytorch_model.bin"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_NAMES = (WEIGHTS, _INDICES[0], "pytorch_model.bin", _INDICES[1])  # of the weights, in the order of transformers
 ARCHITECTURE = "aliasfix"  # no name of timm's, so that timm refuses the directory unless aliasfix is imported
-_LARGEST_CONFIG = 64 * 2**20
+_LARGEST_JSON = 64 * 2**20
+_NAME_IT = "name what builds the model, and the directory as --checkpoint"
 
 
 def is_directory(path: str | Path) -> bool:
@@ -35,7 +39,7 @@ def is_directory(path: str | Path) -> bool:
 
 def is_model(path: Path) -> bool:
     """Whether a directory is a model's."""
-    return os.path.lexists(path / CONFIG)
+    return any(os.path.lexists(path / name) for name in (CONFIG, *_INDICES))
 
 
 def base(path: Path) -> tuple[str, dict[str, Any]]:
@@ -44,6 +48,8 @@ def base(path: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         AliasfixError: a directory that neither timm, nor transformers, nor aliasfix wrote.
     """
+    if not os.path.lexists(path / CONFIG):
+        raise AliasfixError(f"{path} has no {CONFIG}: {_NAME_IT} {path}")
     config = read_config(path)
     args = config.get("model_args") or {}
     if not isinstance(args, dict):
@@ -57,8 +63,7 @@ def base(path: Path) -> tuple[str, dict[str, Any]]:
         if "model_type" in config and isinstance(kind, list) and kind and isinstance(kind[0], str):
             return f"transformers:{kind[0]}", {"config": os.fspath(path)}
         raise AliasfixError(
-            f"{path / CONFIG} names no architecture of timm's{f' but {kind}' if kind else ''}: name what builds the "
-            f"model, and the directory as --checkpoint {path}"
+            f"{path / CONFIG} names no architecture of timm's{f' but {kind}' if kind else ''}: {_NAME_IT} {path}"
         )
     classes = {"num_classes": config["num_classes"]} if "num_classes" in config else {}
     check_base(f"timm:{architecture}", args)
@@ -71,34 +76,46 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         AliasfixError: there is none, it is a link, too large, or no JSON object.
     """
-    file = plain_file(path, CONFIG)
-    if file.stat().st_size > _LARGEST_CONFIG:
-        raise AliasfixError(f"{file} is larger than {_LARGEST_CONFIG // 2**20} MiB: that is no configuration")
+    return read_json(path, CONFIG)
+
+
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a directory.
+
+    Raises:
+        AliasfixError: there is none, it is a link, too large, or no JSON object.
+    """
+    file = plain_file(path, name)
+    if file.stat().st_size > _LARGEST_JSON:
+        raise AliasfixError(f"{file} is larger than {_LARGEST_JSON // 2**20} MiB: it is not read")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise AliasfixError(f"{file} is no JSON: {one_line(error)}") from None
-    if not isinstance(config, dict):
+    if not isinstance(content, dict):
         raise AliasfixError(f"{file} holds no JSON object")
-    return config
+    return content
 
 
-def read_directory(path: Path) -> Checkpoint:
+def read_directory(path: Path, trust: bool = False) -> Checkpoint:
     """The weights of a model's directory, and the record where aliasfix wrote it.
+
+    Args:
+        path: the directory.
+        trust: also read a pickle that holds code, which runs it.
 
     Raises:
         AliasfixError: a missing, linked or damaged file, or a configuration and weights of two conversions.
     """
-    config = read_config(path)
-    name = WEIGHTS if os.path.lexists(path / WEIGHTS) or not os.path.lexists(path / OLD_WEIGHTS) else OLD_WEIGHTS
-    file = replace(checkpoint.read_checkpoint(plain_file(path, name)), path=path)
+    name = next((name for name in _NAMES if os.path.lexists(path / name)), WEIGHTS)
+    config = {} if name in _INDICES and not os.path.lexists(path / CONFIG) else read_config(path)
+    file = replace(checkpoint.read_checkpoint(plain_file(path, name), trust), path=path)
     args = config.get("model_args")
     stored = args.get("record") if config.get("architecture") == ARCHITECTURE and isinstance(args, dict) else None
     if stored is None:
         if RECORD in file.content:
             raise AliasfixError(
-                f"{path}: {WEIGHTS} holds a converted model, but {CONFIG} an architecture "
-                f"{config.get('architecture')!r}"
+                f"{path}: {name} holds a converted model, but {CONFIG} an architecture {config.get('architecture')!r}"
             )
         return file
     record = checkpoint.parse(path / CONFIG, stored)
@@ -106,7 +123,7 @@ def read_directory(path: Path) -> Checkpoint:
     if inner is None:  # written anew by timm, with the weights of further training
         return replace(file, content={**file.content, RECORD: record.to_dict()})
     if difference := record.difference(inner):
-        raise AliasfixError(f"{path}: {CONFIG} and {WEIGHTS} are of two conversions: {difference}")
+        raise AliasfixError(f"{path}: {CONFIG} and {name} are of two conversions: {difference}")
     return file
 
 

@@ -1,12 +1,7 @@
-"""Load the weights of a checkpoint into a model, and say what does not fit.
-
-Around the keys there may be the prefixes of ``DistributedDataParallel``, ``AveragedModel`` and ``torch.compile``,
-which are the trainer's and not the model's.
-"""
+"""Load the weights of a checkpoint into a model, and say what does not fit."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,30 +9,33 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import AliasfixError
 from ..text.wording import listing, one_line
+from . import prefixes
 from .checkpoint import Checkpoint, State
 
 Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]  # in the file, in the model
-_PREFIXES = ("module.", "_orig_mod.")
-_AVERAGED = "n_averaged"  # torch.optim.swa_utils.AveragedModel counts its updates in its state
 
 
 class MisfitError(AliasfixError):
     """A checkpoint that holds the weights of another model."""
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint, name: str = "the model") -> None:
-    """Load a checkpoint's weights into a model, strictly.
+def load_weights(model: nn.Module, checkpoint: Checkpoint, name: str = "the model") -> str:
+    """Load a checkpoint's weights into a model, strictly but for a prefix of their keys, see `aliasfix.files.prefixes`.
 
     Args:
         model: the one to change; if the weights do not fit, it is left in between.
         checkpoint: any that `read_checkpoint` returned.
         name: the model's, for messages.
 
+    Returns:
+        What the user should know of that prefix, in words; "" if nothing.
+
     Raises:
         MisfitError: keys that are missing, unexpected or of another shape.
     """
     own = model.state_dict()
-    state = versioned(checkpoint.state if checkpoint.state.keys() == own.keys() else _unwrapped(checkpoint.state), own)
+    found = prefixes.match(checkpoint, own)
+    state = versioned(found.state, own)
     shapes = {
         key: (tuple(value.shape), tuple(own[key].shape))
         for key, value in state.items()
@@ -51,7 +49,11 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, name: str = "the mode
         raise MisfitError(f"{checkpoint.path} does not fit {name}: {one_line(error)}") from error
     missing = [key for key in missing if key not in shapes]
     if missing or unexpected or shapes:
-        raise MisfitError(_misfit(checkpoint.path, name, missing, unexpected, shapes))
+        text = _misfit(missing, unexpected, shapes)
+        raise MisfitError(
+            "; ".join([f"{checkpoint.path} does not fit {name}: keys {text}", *filter(None, [found.remark])])
+        )
+    return found.remark if found.prefix else ""
 
 
 def versioned(state: State, own: State) -> State:
@@ -67,13 +69,7 @@ def versioned(state: State, own: State) -> State:
     return result
 
 
-def _misfit(
-    path: Path,
-    name: str,
-    missing: list[str],
-    unexpected: list[str],
-    shapes: Shapes,
-) -> str:
+def _misfit(missing: list[str], unexpected: list[str], shapes: Shapes) -> str:
     parts = []
     if missing:
         parts.append(f"{len(missing)} missing ({listing(missing)})")
@@ -82,7 +78,7 @@ def _misfit(
     if shapes:
         changes = [f"{key} {_size(given)} for {_size(own)}" for key, (given, own) in shapes.items()]
         parts.append(f"{len(shapes)} of another shape ({listing(changes)})")
-    text = f"{path} does not fit {name}: keys {', '.join(parts)}"
+    text = ", ".join(parts)
     classes = None if missing or unexpected else _classes(shapes)
     return text if classes is None else f"{text}; only the head differs: --arg num_classes={classes}"
 
@@ -100,22 +96,10 @@ def _size(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def _unwrapped(state: State) -> State:
-    """The weights without the prefixes that all of their keys share."""
-    keys = [key for key in state if key != _AVERAGED]
-    prefix = ""
-    while found := [p for p in _PREFIXES if keys and all(key.startswith(prefix + p) for key in keys)]:
-        prefix += found[0]
-    if not prefix:
-        return state
-    return _like(state, {key[len(prefix) :]: state[key] for key in keys}, prefix)
-
-
-def _like(state: State, items: dict[str, Any], prefix: str = "") -> State:
+def _like(state: State, items: dict[str, Any]) -> State:
     """Items with the versions of a state_dict's modules, by which torch reads older layouts."""
     result = OrderedDict(items)
     versions = getattr(state, "_metadata", None)
     if versions is not None:
-        cut = {key[len(prefix) :]: version for key, version in versions.items() if f"{key}.".startswith(prefix)}
-        result._metadata = cut  # type: ignore[attr-defined]
+        result._metadata = versions  # type: ignore[attr-defined]
     return result

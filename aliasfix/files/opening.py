@@ -1,6 +1,7 @@
 """Open a model with its weights, from a name, a file or both."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 from ..conversion import unblurred
 from ..errors import AliasfixError
 from ..recipe import Recipe
-from . import checkpoint, directory, loading, models, saving, store
+from . import checkpoint, directory, formats, loading, models, store
 from .checkpoint import Checkpoint
 from .models import Source
 
@@ -22,7 +23,7 @@ def names_file(target: str) -> bool:
     >>> names_file("net.pth"), names_file("timm:resnet18")
     (True, False)
     """
-    looks = ":" not in target and (os.sep in target or Path(target).suffix in (*saving.SUFFIXES, ".pt2"))
+    looks = ":" not in target and (os.sep in target or Path(target).suffix == ".pt2" or formats.of(target) is not None)
     return looks or os.path.isfile(target) or directory.is_model(Path(target))
 
 
@@ -32,7 +33,9 @@ def read_weights(path: str | Path, trust: bool = False) -> Checkpoint:
     Raises:
         AliasfixError: as of `read_checkpoint` and `read_directory`.
     """
-    return directory.read_directory(Path(path)) if os.path.isdir(path) else checkpoint.read_checkpoint(path, trust)
+    return (
+        directory.read_directory(Path(path), trust) if os.path.isdir(path) else checkpoint.read_checkpoint(path, trust)
+    )
 
 
 def open_model(
@@ -108,7 +111,7 @@ def open_original(target: str | Source, converted: nn.Module, args: Mapping[str,
     if isinstance(target, Source) or not names_file(target):
         return models.build(target, args, pretrained=True)
     before = unblurred(converted)
-    loading.load_weights(before, read_weights(target, trust), target)
+    _load(before, read_weights(target, trust), target)
     return before
 
 
@@ -134,7 +137,7 @@ def build(
 def load_into(model: nn.Module, file: Checkpoint, source: Source) -> None:
     """Load weights strictly; where they do not fit, say which model they may be of."""
     try:
-        loading.load_weights(model, file, str(source))
+        _load(model, file, str(source))
     except loading.MisfitError as error:
         hints = []
         if source.also:
@@ -142,3 +145,9 @@ def load_into(model: nn.Module, file: Checkpoint, source: Source) -> None:
         if file.model_name not in (None, source.name):
             hints.append(f"its trainer names the model {file.model_name}")
         raise AliasfixError("; ".join([str(error), *hints])) from error
+
+
+def _load(model: nn.Module, file: Checkpoint, name: str) -> None:
+    """Load weights, with a warning where a prefix of their keys was taken off."""
+    if remark := loading.load_weights(model, file, name):
+        warnings.warn(f"{file.path}: {remark}", stacklevel=4)

@@ -16,11 +16,12 @@ from typing import Any
 from torch import nn
 
 from ..errors import AliasfixError
-from . import directory, loading, models, store
+from . import directory, loading, models, prefixes, store
 from .record import Record, check_base
 
 _HOME = "timm.models"
 _UNSET = (None, 0, 0.0, False, "")
+_FEATURES = ("out_indices", "feature_cls")
 
 
 def install() -> None:
@@ -78,7 +79,10 @@ def aliasfix(
         cache_dir: of the weights of a hub.
         record: from the directory's ``config.json``; the only place where the steps stand.
         pretrained_model_args: not used.
-        args: arguments of the base that come before those in the record.
+        args: arguments of the base that come before those in the record. With ``features_only``, also ``out_indices``.
+
+    Returns:
+        The model; with ``features_only`` the maps of its stages, from the converted model in ``model``.
     """
     import timm
 
@@ -87,11 +91,7 @@ def aliasfix(
     known = Record.from_dict(record)
     if known.base is None:
         raise AliasfixError("the directory does not say how its model is built")
-    if args.pop("features_only", False):
-        raise AliasfixError(
-            "features_only: a converted directory holds the whole model; build the base with features_only=True and "
-            "convert that, or use forward_intermediates"
-        )
+    features = {key: args.pop(key) for key in _FEATURES if key in args} if args.pop("features_only", False) else None
     library = known.base.partition(":")[0]
     if library == "torchvision":  # it knows none of the options that timm's scripts pass on
         args = {key: value for key, value in args.items() if value not in _UNSET}
@@ -104,7 +104,8 @@ def aliasfix(
         given = config
         if config.get("source") == "local-dir":  # the files of a hub come to timm
             file, _ = store.read_converted(Path(config["file"]))
-            given = config | {"source": "", "state_dict": loading.versioned(file.state, model.state_dict())}
+            own = model.state_dict()
+            given = config | {"source": "", "state_dict": loading.versioned(prefixes.match(file, own).state, own)}
         classes = getattr(model, "num_classes", args.get("num_classes", config.get("num_classes")))
         if library == "torchvision" and classes != config.get("num_classes"):
             raise AliasfixError(f"{known.base} has weights for {config.get('num_classes')} classes, not {classes}")
@@ -120,4 +121,24 @@ def aliasfix(
     model.pretrained_cfg = model.default_cfg = config  # type: ignore[assignment]
     if not hasattr(model, "num_classes"):
         model.num_classes = config.get("num_classes")  # type: ignore[assignment]
-    return model
+    return model if features is None else _features(model, known, features)
+
+
+def _features(model: nn.Module, known: Record, given: Mapping[str, Any]) -> nn.Module:
+    """What timm's ``features_only`` gives, at the stages of the base, from the converted model.
+
+    Raises:
+        AliasfixError: the base has no such stages, or they are computed without a function call that is converted.
+    """
+    from timm.models._features import FeatureGetterNet
+
+    instead = "build the base with features_only=True and convert that"
+    if "feature_cls" in given:
+        raise AliasfixError(f"features_only of a converted directory takes out_indices=, not feature_cls=: {instead}")
+    if not hasattr(model, "forward_intermediates"):
+        raise AliasfixError(f"features_only: {known.base} has no forward_intermediates: {instead}")
+    if any(not edit.path for edit in known.plan.edits):
+        raise AliasfixError(f"features_only: {known.base} calls in its own forward what is converted: {instead}")
+    twin: Any = store.rebuild(str(known.base), {**known.base_args, **given, "features_only": True})
+    features: nn.Module = FeatureGetterNet(model, out_indices=twin.feature_info.out_indices)
+    return features

@@ -1,24 +1,19 @@
 """Write a checkpoint back: everything it held, and the recipe beside the weights."""
 
 import contextlib
-import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-from torch import Tensor
-
 from ..errors import AliasfixError
 from ..text.wording import one_line
-from .checkpoint import RECORD, Checkpoint, State
-
-SUFFIXES = (".pth", ".pt", ".tar", ".safetensors")
+from . import formats
+from .checkpoint import RECORD, Checkpoint
 
 
 def check_file(path: str | Path) -> Path:
@@ -31,9 +26,16 @@ def check_file(path: str | Path) -> Path:
     PosixPath('model.safetensors')
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise AliasfixError(f"{path}: the format is told by the suffix, one of {', '.join(SUFFIXES)}")
+    _writer(path)
     return check_place(path)
+
+
+def _writer(path: Path) -> Callable[[Path, Checkpoint], None]:
+    """What writes a file of such a name."""
+    form = formats.of(path)
+    if form is None or form.write is None:
+        raise AliasfixError(f"{path}: the format is told by the suffix, one of {', '.join(formats.writable())}")
+    return form.write
 
 
 def check_place(path: Path) -> Path:
@@ -55,8 +57,7 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint, record: Mapping[s
     """Write a checkpoint in the format that the suffix names; a file in its place is replaced whole or not at all.
 
     Args:
-        path: ``.safetensors`` holds the weights, with the record as JSON in its metadata; the others hold all
-            entries, with the record as one more.
+        path: the file; its format says whether it has room for entries beside the weights.
         checkpoint: what to write; keys and tensors stay as they are.
         record: what aliasfix did, JSON-able; None for weights that are not converted.
 
@@ -64,16 +65,11 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint, record: Mapping[s
         AliasfixError: the file cannot be written; nothing is left behind.
     """
     path = check_file(path)
+    content = {key: value for key, value in checkpoint.content.items() if key != RECORD}
+    if record is not None:
+        content[RECORD] = dict(record)
     with replacing(path) as temporary:
-        if path.suffix == ".safetensors":
-            metadata = {"format": "pt", **checkpoint.metadata}
-            if record is not None:
-                metadata[RECORD] = json.dumps(record)
-            safetensors.torch.save_file(_apart(path, checkpoint.state), temporary, metadata)
-        else:
-            with temporary.open("wb") as file:
-                content = {key: value for key, value in checkpoint.content.items() if key != RECORD}
-                torch.save(content if record is None else {**content, RECORD: dict(record)}, file)
+        _writer(path)(temporary, replace(checkpoint, path=path, content=content))
 
 
 def sync(folder: Path) -> None:
@@ -90,7 +86,9 @@ def sync(folder: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write to, which becomes ``path`` at the end, or is gone."""
     target = Path(os.path.realpath(path))  # of a link, the file it leads to
-    temporary = target.parent / f".aliasfix-{secrets.token_hex(6)}.tmp"
+    temporary = (
+        target.parent / f".aliasfix-{secrets.token_hex(6)}.tmp{target.suffix}"
+    )  # some libraries go by the suffix
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         if target.exists():
@@ -118,17 +116,3 @@ def _reason(error: BaseException) -> str:
         cause = cause.__context__
     number = re.search(r"\(os error (\d+)\)", str(error))
     return os.strerror(int(number[1])) if number else one_line(error)
-
-
-def _apart(path: Path, state: State) -> dict[str, Tensor]:
-    """Tensors that share no memory, as safetensors wants them: tied weights are written once for each key."""
-    apart = {}
-    storages = set()
-    for key, value in state.items():
-        if not isinstance(value, Tensor):
-            raise AliasfixError(f"{path}: {key} is no tensor, and a .safetensors file holds nothing else; use .pth")
-        tensor = value.detach().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        apart[key] = tensor.clone() if storage in storages else tensor
-        storages.add(storage)
-    return apart

@@ -1,9 +1,9 @@
 """Save a converted model so that a colleague can load it, and load it: `aliasfix.save` and `aliasfix.load`."""
 
-import dataclasses
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..planning.plan import Plan
 from ..recipe import Recipe
 from ..text.wording import listing, one_line
 from ..version import __version__
-from . import checkpoint, directory, fingerprint, loading, models, saving, timm_config
+from . import checkpoint, directory, fingerprint, loading, models, prefixes, saving, timm_config
 from .checkpoint import RECORD, Checkpoint
 from .record import LIBRARIES, Record, digest_of_weights, recipe_difference, steps_difference
 
@@ -35,8 +35,8 @@ def save(
 
     Args:
         model: a converted model; left as it is.
-        path: a directory (``config.json`` and ``model.safetensors``, as timm and Hugging Face lay it out), a
-            ``.safetensors`` file, or a ``.pth``, ``.pt`` or ``.tar`` file.
+        path: a directory (``config.json`` and ``model.safetensors``, as timm and Hugging Face lay it out), or a file in
+            the format that its suffix names, such as ``.safetensors`` or ``.pth``.
         base: ``timm:NAME`` or ``torchvision:NAME``. A model that timm built or that `load` returned says it itself.
             Without a base the file holds no model, and `load` has to be given one.
         base_args: what the base's factory is called with.
@@ -73,16 +73,13 @@ def save(
 def write_converted(
     path: Path, as_directory: bool, file: Checkpoint, model: nn.Module, record: Record, example_input: Any = None
 ) -> None:
-    """Write a checkpoint of a converted model that has its weights."""
-    record = dataclasses.replace(
-        record,
-        version=__version__,
-        weights=digest_of_weights(file.state),
-        fingerprint=fingerprint.take(model, example_input),
-    )
+    """Write a checkpoint of a converted model that has its weights; into a directory with the model's keys."""
+    if as_directory:  # timm opens it, and knows of no prefix
+        file = replace(file, content={file.entry: prefixes.match(file, model.state_dict()).state})
+    taken = fingerprint.take(model, example_input)
+    record = replace(record, version=__version__, weights=digest_of_weights(file.state), fingerprint=taken)
     if not as_directory:
-        saving.write_checkpoint(path, file, record.to_dict())
-        return
+        return saving.write_checkpoint(path, file, record.to_dict())
     if record.base is None:
         raise AliasfixError(f"{path}: a directory says how its model is built: give base=, or save a .safetensors file")
     directory.write_directory(path, file, record, timm_config.config(model, record))
@@ -271,18 +268,19 @@ def _build(file: Checkpoint, record: Record) -> nn.Module:
             f"{file.path} does not say how its model is built: build it and call aliasfix.load(path, model)"
         )
     # on the meta device first: a file that names a giant is found out before memory is gone
-    sizes = {key: value.shape for key, value in file.state.items() if isinstance(value, Tensor)}
     own = rebuild(record.base, record.base_args).state_dict()
+    state = prefixes.match(file, own).state
+    sizes = {key: value.shape for key, value in state.items() if isinstance(value, Tensor)}
     grown = [key for key, value in own.items() if key in sizes and value.shape != sizes[key]]
     if grown or not any(key in sizes for key in own):
         what = f"{listing(grown)} of other shapes" if grown else "none of its keys"
         raise AliasfixError(f"{file.path} does not hold the weights of its base {record.base}: {what}")
     model = models.build(record.base, record.base_args, pretrained=False).eval()
-    types = {value.dtype for value in file.state.values() if isinstance(value, Tensor) and value.is_floating_point()}
+    types = {value.dtype for value in state.values() if isinstance(value, Tensor) and value.is_floating_point()}
     if len(types) == 1:
         return model.to(types.pop())
     for key, tensor in (*model.named_parameters(), *model.named_buffers()):
-        stored = file.state.get(key)
+        stored = state.get(key)
         if isinstance(stored, Tensor) and stored.is_floating_point():
             tensor.data = tensor.data.to(stored.dtype)
     return model

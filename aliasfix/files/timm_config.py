@@ -48,7 +48,7 @@ def config(model: nn.Module, record: Record) -> dict[str, Any]:
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            save_config_for_hf(model, str(Path(folder) / "config.json"), model_args=None)
+            save_config_for_hf(model, Path(folder) / "config.json", model_args=None)
             text = (Path(folder) / "config.json").read_text(encoding="utf-8")
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise AliasfixError(f"timm cannot write the configuration of {record.base}: {one_line(error)}") from error

@@ -1,14 +1,11 @@
 """What a family of filters is, and where families are found."""
 
 import functools
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from .. import extension
 from ..errors import AliasfixError
-from ..text.wording import one_line
 
 GROUP = "aliasfix.filters"  # the entry points by which other packages add families
 
@@ -39,18 +36,12 @@ def families() -> dict[str, Family]:
     Raises:
         AliasfixError: another package's family does not load, or uses a name that is taken.
     """
-    package = importlib.import_module("aliasfix.filters")
     found: dict[str, Family] = {}
-    for info in pkgutil.iter_modules(package.__path__):
-        family = getattr(importlib.import_module(f"aliasfix.filters.{info.name}"), "FAMILY", None)
+    for module in extension.modules("aliasfix.filters"):
+        family = getattr(module, "FAMILY", None)
         if family is not None:
             found |= dict.fromkeys(family.names, family)
-    for entry in importlib.metadata.entry_points(group=GROUP):
-        whose = f"the filters {entry.name} of {entry.dist.name if entry.dist else 'a package'} ({entry.value})"
-        try:
-            family = entry.load()
-        except Exception as error:
-            raise AliasfixError(f"{whose} cannot be loaded: {one_line(error)}; uninstall the package") from error
+    for whose, family in extension.registered(GROUP, "the filters"):
         if not isinstance(family, Family):
             raise AliasfixError(f"{whose} is a {type(family).__name__}: make it an aliasfix.filters.Family")
         if taken := sorted(set(family.names) & set(found)):

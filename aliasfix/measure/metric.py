@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from torch import Tensor
 
+from aliasfix import extension
 from aliasfix.errors import AliasfixError
-from aliasfix.text.wording import one_line
 
 if TYPE_CHECKING:
     from aliasfix.comparison.result import Comparison
@@ -104,19 +101,12 @@ def metrics() -> Mapping[str, Metric]:
 
 
 def _own() -> Iterable[Metric]:
-    package = importlib.import_module("aliasfix.measure")
-    for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"aliasfix.measure.{info.name}")
+    for module in extension.modules("aliasfix.measure"):
         yield from (value for value in vars(module).values() if isinstance(value, Metric))
 
 
 def _registered() -> Iterable[Metric]:
-    for entry in importlib.metadata.entry_points(group=GROUP):
-        whose = f"the metric {entry.name} of {entry.dist.name if entry.dist else 'a package'} ({entry.value})"
-        try:
-            metric = entry.load()
-        except Exception as error:
-            raise AliasfixError(f"{whose} cannot be loaded: {one_line(error)}; uninstall the package") from error
+    for whose, metric in extension.registered(GROUP, "the metric"):
         if not isinstance(metric, Metric):
             raise AliasfixError(f"{whose} is a {type(metric).__name__}: make it an aliasfix.measure.Metric")
         yield metric

@@ -1,9 +1,6 @@
 """What a rule is, and where rules are found."""
 
 import functools
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .. import extension
 from ..errors import AliasfixError
 from ..layers.blur import BlurPool
 from ..recipe import Recipe
-from ..text.wording import one_line
 from ..tracing.operation import Operation
 from ..tracing.trace import Trace
 
@@ -170,19 +167,12 @@ def rules() -> tuple[Rule, ...]:
     >>> [rule.name for rule in rules()][:3]
     ['adaptive_pool', 'average_pool', 'blur_pool']
     """
-    package = importlib.import_module("aliasfix.rules")
     found = []
-    for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"aliasfix.rules.{info.name}")
+    for module in extension.modules("aliasfix.rules"):
         for cls in vars(module).values():
             if isinstance(cls, type) and issubclass(cls, Rule) and cls.__module__ == module.__name__:
                 found.append(cls())
-    for entry in importlib.metadata.entry_points(group=GROUP):
-        whose = f"the rule {entry.name} of {entry.dist.name if entry.dist else 'a package'} ({entry.value})"
-        try:
-            rule = entry.load()()
-        except Exception as error:
-            raise AliasfixError(f"{whose} cannot be loaded: {one_line(error)}; uninstall the package") from error
+    for whose, rule in extension.registered(GROUP, "the rule", make=lambda cls: cls()):
         if not isinstance(rule, Rule):
             raise AliasfixError(f"{whose} makes a {type(rule).__name__}: name a class derived from Rule")
         if rule.name in {known.name for known in found}:

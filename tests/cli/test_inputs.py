@@ -1,4 +1,8 @@
-"""What ``aliasfix convert`` is given beside state dicts: directories of transformers; programs, which are refused."""
+"""What ``aliasfix convert`` is given beside state dicts: directories of transformers, programs, files of Lightning.
+
+``data/lightning.ckpt`` was written by lightning 2.6.6 with torch 2.14.1: one epoch of a ``LightningModule`` whose
+``self.model`` is ``make_net()``, with SGD, momentum and ``save_hyperparameters``.
+"""
 
 import json
 import warnings
@@ -11,6 +15,8 @@ from torch import nn
 from typer.testing import Result
 
 import aliasfix
+
+from ..checkpoints import same
 
 Run = Callable[..., Result]
 Fails = Callable[..., str]
@@ -69,3 +75,17 @@ def test_programs_are_refused(fails: Fails, home: Path) -> None:
         assert expected in fails("convert", name, "-o", "out.pth")
         assert expected in fails("convert", "tiny_nets:make_net", "--checkpoint", name, "-o", "out.pth")
         assert expected in fails("inspect", name)
+
+
+def test_a_checkpoint_of_lightning(run: Run, home: Path) -> None:
+    """Its prefix is taken off and said, and everything that Lightning wrote is kept as it was."""
+    lightning = Path(__file__).parents[1] / "data" / "lightning.ckpt"
+    result = run("convert", "tiny_nets:make_net", "--checkpoint", lightning, "-o", "out.ckpt")
+    assert result.exit_code == 0, result.output
+    assert f"aliasfix: warning: {lightning}: its keys are read without their prefix 'model.'\n" in result.stderr
+    before, after = (torch.load(path, weights_only=True) for path in (lightning, "out.ckpt"))
+    assert after.pop("aliasfix")["recipe"]["filter"] == "tri3"
+    assert same(before, after)
+    assert before["state_dict"]["model.0.weight"].shape == (4, 3, 3, 3)
+    result = run("verify", "out.ckpt", "--model", "tiny_nets:make_net")
+    assert result.exit_code == 0, result.output
