@@ -42,6 +42,7 @@ def _recipe_alone(function: Callable[Arguments, Result]) -> Callable[Arguments, 
     return checked
 
 
+@torch.inference_mode(False)
 @_recipe_alone
 def convert(
     model: nn.Module,
@@ -94,12 +95,12 @@ def convert(
         )
     plan = done if done is not None else _plan(model, options, example_input)
     if not inplace:
-        model = _copy(model)
+        model = copied(model)
     if done is not None:
         return model
     if not plan.converted:
         reason = plan.kept[0].reason if plan.kept else "No operation in it samples."
-        warnings.warn(f"nothing to convert in {type(model).__name__}: {reason}", NoEffectWarning, stacklevel=3)
+        warnings.warn(f"nothing to convert in {type(model).__name__}: {reason}", NoEffectWarning, stacklevel=4)
         return model
     if plan.lattice.drifts:
         drift = plan.lattice.drifts[0]
@@ -107,12 +108,13 @@ def convert(
             f"{len(plan.lattice.drifts)} merges meet branches that the even filter moved apart, first in "
             f"{drift.path or 'the model'} by {drift.shift:g} input samples",
             LatticeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     surgery.apply(model, plan)
     return model
 
 
+@torch.inference_mode(False)
 @_recipe_alone
 def inspect(
     model: nn.Module,
@@ -151,6 +153,7 @@ def report(model: nn.Module) -> Plan | None:
     return surgery.executed(model)
 
 
+@torch.inference_mode(False)
 def revert(model: nn.Module, inplace: bool = False) -> nn.Module:
     """The original function back, bit for bit, with the current weights.
 
@@ -183,7 +186,7 @@ def unblurred(model: nn.Module) -> nn.Module:
     """A copy of a converted model without its blurs, with the current weights, whatever these were made for."""
     plan = surgery.executed(model)
     assert plan is not None
-    model = _copy(model)
+    model = copied(model)
     surgery.undo(model, plan)
     return model
 
@@ -205,15 +208,6 @@ def _paths(model: nn.Module, selection: Selection) -> Sequence[str] | None:
 def _plan(model: nn.Module, recipe: Recipe, example_input: Any) -> Plan:
     recorded, notes, _ = traces(model, example_input, parameters())
     return make_plan(model, recipe, recorded, notes)
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        return copied(model)
-    except Exception as error:
-        raise AliasfixError(
-            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); use inplace=True"
-        ) from error
 
 
 def _refuse(model: nn.Module) -> None:

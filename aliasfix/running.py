@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .errors import AliasfixError
+from .text.wording import one_line
+
 
 def where(model: nn.Module, otherwise: Tensor | None = None) -> Tensor:
     """Return a tensor of the model's dtype and device: its first floating-point parameter, else buffer.
@@ -28,8 +31,16 @@ def where(model: nn.Module, otherwise: Tensor | None = None) -> Tensor:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy in the same modes; that of an FX graph would be in training mode."""
-    twin = copy.deepcopy(model)
+    """Return a deep copy in the same modes; that of an FX graph would be in training mode.
+
+    Raises:
+        AliasfixError: a part of the model cannot be copied.
+    """
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:  # whatever a part of the model raises
+        name = type(model).__name__
+        raise AliasfixError(f"{name} cannot be copied ({one_line(error)}): use inplace=True") from error
     modes = {path: module.training for path, module in model.named_modules()}
     for path, module in twin.named_modules():
         module.training = modes[path]

@@ -66,6 +66,7 @@ class Verification(Tabular):
         return table
 
 
+@torch.inference_mode(False)
 def verify(model: nn.Module, original: nn.Module | None = None, *, example_input: Any = None) -> Verification:
     """Check the laws of a conversion on a converted model; a law that fails is a line, never an exception.
 

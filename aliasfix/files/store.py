@@ -14,6 +14,7 @@ from .. import surgery
 from ..errors import AliasfixError
 from ..planning.plan import Plan
 from ..recipe import Recipe
+from ..running import copied
 from ..text.wording import listing, one_line
 from ..version import __version__
 from . import checkpoint, directory, fingerprint, loading, models, prefixes, saving, timm_config
@@ -85,16 +86,21 @@ def write_converted(
     directory.write_directory(path, file, record, timm_config.config(model, record))
 
 
-def load(path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | None = None) -> nn.Module:
+@torch.inference_mode(False)
+def load(
+    path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | None = None, inplace: bool = False
+) -> nn.Module:
     """Load a converted model: build its base, repeat the recorded steps, load the weights.
 
     Args:
         path: what `save` or ``aliasfix convert`` wrote.
-        model: the base, freshly built, for a file that names none; it is converted in place.
+        model: the base, for a file that names none; left as it is.
         recipe: refuse a file of another recipe.
+        inplace: convert ``model`` itself and load the weights into it; no copy of it is made.
 
     Returns:
-        The model; in eval mode where it was built here.
+        The converted model, in eval mode if the file names its base; a copy of ``model``, or ``model`` itself with
+        ``inplace``, otherwise.
 
     Raises:
         AliasfixError: the file is damaged, edited, of a newer format or of another recipe, or does not fit.
@@ -102,13 +108,16 @@ def load(path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | N
     Warns:
         UserWarning: the output is not what it was when the model was saved.
     """
-    return restore(*read_converted(Path(path)), model, recipe)
+    file, record = read_converted(Path(path))
+    if model is not None and not inplace:
+        model = copied(model)
+    return restore(file, record, model, recipe)
 
 
 def restore(
     file: Checkpoint, record: Record, model: nn.Module | None = None, recipe: Recipe | None = None
 ) -> nn.Module:
-    """What `load` does with a file that was read."""
+    """Load a converted model from a file that was read, into ``model`` itself where it is given."""
     path = file.path
     if recipe is not None and recipe != record.plan.recipe:
         raise AliasfixError(
