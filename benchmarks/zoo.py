@@ -38,8 +38,8 @@ from aliasfix.planning.planner import make_plan
 from aliasfix.planning.rule import parameters
 from aliasfix.tracing.example import traces
 from aliasfix.tracing.nest import mapped, tensors
-from aliasfix.tracing.recorder import undisturbed
 from aliasfix.tracing.trace import Trace
+from aliasfix.tracing.undisturbed import undisturbed
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"

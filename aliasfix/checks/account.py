@@ -15,7 +15,7 @@ from ..layers.build import is_low_pass_layer
 from ..planning.plan import Plan
 from ..running import call_stack
 from ..tracing.nest import mapped
-from ..tracing.recorder import undisturbed
+from ..tracing.undisturbed import undisturbed
 
 _MAX = {f"max_pool{n}d_with_indices" for n in (1, 2, 3)} | {f"max_pool{n}d" for n in (1, 2, 3)}
 _AVERAGE = {f"avg_pool{n}d" for n in (1, 2, 3)}

@@ -12,7 +12,7 @@ from ..planning.rule import Function, Rule, by_name
 from ..tracing.trace import Trace
 from .edit import Build, Edit, Undo
 from .inserted import check_host, insert, remove_all
-from .methods import Rewritten, leads_to_rewritten, rewritten
+from .methods import Rewritten, find_rewritten, rewritten
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,18 @@ class CallEdit(Edit):
             raise AliasfixError(f"{self.path}: {type(module).__name__} has no method {self.method!r}")
 
     def apply(self, module: nn.Module, build: Build) -> Undo:
-        """Put a rewritten method before the class's own."""
+        """Put a rewritten method in the place of the method."""
         layer = self.layer(module, build)
         name = "" if layer is None else insert(module, layer)
-        method = module.__dict__.get(self.method)
-        edits = method.edits if isinstance(method, Rewritten) else ()
-        module.__dict__[self.method] = rewritten(module, self.method, (*edits, (self, name)))
+        before = module.__dict__.get(self.method)
+        edits = before.edits if isinstance(before, Rewritten) else ()
+        before = before.before if isinstance(before, Rewritten) else before
+        module.__dict__[self.method] = rewritten(module, self.method, (*edits, (self, name)), before)
         return lambda: self.undo(module)
 
     def holds(self, module: nn.Module) -> bool:
         """The rewritten method is there, or inside of a function that was put in its place."""
-        return leads_to_rewritten(module.__dict__.get(self.method))
+        return find_rewritten(module.__dict__.get(self.method)) is not None
 
     @property
     def mark(self) -> str:
@@ -77,8 +78,12 @@ class CallEdit(Edit):
         return f"its rewritten {self.method}"
 
     def undo(self, module: nn.Module) -> None:
-        """Take the rewritten method away, and every layer that it used."""
-        module.__dict__.pop(self.method, None)
+        """Put the method back, and remove every layer that the rewritten one used."""
+        found = find_rewritten(module.__dict__.get(self.method))
+        if found is not None:
+            del module.__dict__[self.method]
+            if found.before is not None:
+                module.__dict__[self.method] = found.before
         remove_all(module)
 
 

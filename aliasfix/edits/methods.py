@@ -43,27 +43,31 @@ class CallEdit(Protocol):
         """The function with the edit around it."""
 
 
-def rewritten(module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]]) -> "Rewritten":
+def rewritten(
+    module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]], before: Function | None = None
+) -> "Rewritten":
     """What stands in the place of a method, some of whose function calls are edited.
 
     Args:
         module: the owner of the method.
         method: its name.
         edits: each with the name of the blur that it uses, a child of ``module``.
+        before: what the instance had in the place of the class's method; None if nothing.
     """
-    layer = method == "forward" and all(_of_layer(module, edit.op) for edit, _ in edits)
-    return (RewrittenLayer if layer else Rewritten)(module, method, edits)
+    layer = before is None and method == "forward" and all(_of_layer(module, edit.op) for edit, _ in edits)
+    return RewrittenLayer(module, method, edits) if layer else Rewritten(module, method, edits, before)
 
 
-def leads_to_rewritten(function: Any, depth: int = 4) -> bool:
-    """Whether a function is a rewritten method, or one that tools put around it: a decorator, a partial, a closure."""
+def find_rewritten(function: Any, depth: int = 4) -> "Rewritten | None":
+    """The rewritten method that a function is, or that tools wrapped in it by a decorator, a partial or a closure."""
     if function is None or isinstance(function, Rewritten):
-        return function is not None
+        return function
     inner = [getattr(function, name, None) for name in ("__wrapped__", "__func__", "func")]
     inner += getattr(function, "args", ())
     if inspect.isfunction(function):
         inner += inspect.getclosurevars(function).nonlocals.values()
-    return depth > 0 and any(leads_to_rewritten(part, depth - 1) for part in inner)
+    found = (find_rewritten(part, depth - 1) for part in inner if depth > 0)
+    return next((rewritten for rewritten in found if rewritten is not None), None)
 
 
 def _of_layer(module: nn.Module, op: str) -> list[Rule]:
@@ -79,9 +83,18 @@ class Rewritten:
     tools such as ``torch.export`` ask ``forward`` for them.
     """
 
-    def __init__(self, module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]]) -> None:
+    before: Function | None = None
+
+    def __init__(
+        self,
+        module: nn.Module,
+        method: str,
+        edits: Sequence[tuple[CallEdit, str]],
+        before: Function | None = None,
+    ) -> None:
         self.module = module
         self.method = method
+        self.before = before
         self.edits = tuple(edits)
         self.evaluation = _by_call((edit, edit.index, blur) for edit, blur in edits)
         self.training = _by_call((edit, edit.training, blur) for edit, blur in edits)
@@ -94,16 +107,19 @@ class Rewritten:
 
     @property
     def __code__(self) -> CodeType:
-        code: CodeType = inspect.unwrap(getattr(type(self.module), self.method)).__code__
+        code: CodeType = inspect.unwrap(self.before or getattr(type(self.module), self.method)).__code__
         return code
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return inspect.signature(getattr(type(self.module), self.method).__get__(self.module))
+        return inspect.signature(self.before or getattr(type(self.module), self.method).__get__(self.module))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The method, with its function calls edited on their way."""
-        method = getattr(type(self.module), self.method)
+        if self.before is None:
+            method, args = getattr(type(self.module), self.method), (self.module, *args)
+        else:
+            method = self.before
         traced = torch.compiler.is_dynamo_compiling()
         if traced and is_exporting():  # which names some functions otherwise and hides layers of torch's
             raise AliasfixError("torch.export shows function calls of a converted model with strict=False only")
@@ -116,7 +132,7 @@ class Rewritten:
             method = torch.compiler.disable(method)  # type: ignore[no-untyped-call]
         mode = _Rewriting(self.module, self.training if self.module.training else self.evaluation)
         with mode:
-            out = method(self.module, *args, **kwargs)
+            out = method(*args, **kwargs)
         if traced and mode.misses("interpolate"):
             raise AliasfixError("torch.compile does not show calls of upsample: call interpolate in its place")
         return out

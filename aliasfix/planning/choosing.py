@@ -1,8 +1,9 @@
 """Choose what becomes of every site, and list the ways to carry it out."""
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 
-from torch import fx
+from torch import fx, nn
 
 from ..edits import BlurModule
 from ..layers.resampling import Resampling
@@ -155,7 +156,14 @@ class _Chooser:
         if source.name == "pad" and source.frame is not call.operation.frame:
             return False  # padding from outside of the module, as TensorFlow's "same", may be computed from its stride
         module = self.scene.model.get_submodule(call.operation.path)
-        return call.rule.restrides(module, call.operation.arguments) and not call.wraps(self.recipe)
+        own = _runs_own_forward(module) and call.rule.restrides(module, call.operation.arguments)
+        return own and not call.wraps(self.recipe)
+
+
+def _runs_own_forward(module: nn.Module) -> bool:
+    """Whether the class's forward runs, and no other was set on the instance. One may wrap it, and say so."""
+    given = module.__dict__.get("forward")
+    return given is None or getattr(inspect.unwrap(given), "__func__", None) is type(module).forward
 
 
 def _ones(call: Candidate) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from ..edits import BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride, SubstituteCall
 from ..edits.inserted import can_host
+from ..edits.methods import find_rewritten
 from ..layers.resampling import Resampling
 from ..tracing.operation import Extent, Frame, of
 from ..tracing.trace import Trace
@@ -114,8 +115,8 @@ class Scene:
         known = {(at.path, at.method): at.index for at in of(twin).extents} if twin is not None else {}
         for at in of(node).extents:
             module = self.model.get_submodule(at.path)
-            # somebody has put a function of theirs in the method's place, or copies would lose ours
-            if at.method in module.__dict__ or isinstance(module, fx.GraphModule):
+            # an edit of an earlier conversion, or one that copies would lose
+            if find_rewritten(module.__dict__.get(at.method)) is not None or isinstance(module, fx.GraphModule):
                 continue
             if self.trace.training:
                 yield at, (-1, at.index)
@@ -123,6 +124,15 @@ class Scene:
                 yield at, (at.index, at.index)
             else:
                 yield at, (at.index, known.get((at.path, at.method), -1))
+
+
+def why_nowhere(*nodes: fx.Node) -> str:
+    """Why an operation and its tail cannot be edited, as a sentence."""
+    for node in nodes:
+        if not of(node).extents:
+            by = f" by {of(node).caller}" if of(node).caller else ""
+            return f"{of(node).name} is called{by}, and not within a method that can be rewritten."
+    return "No module around it can hold a blur: each is an FX graph, or runs whatever children it has."
 
 
 def twins(evaluation: Trace, training: Trace) -> dict[fx.Node, fx.Node]:

@@ -17,9 +17,9 @@ from ..tracing.trace import Trace
 from . import lattice, price, stem
 from .choosing import choose
 from .cost import Cost, Price
-from .places import Scene
+from .places import Scene, why_nowhere
 from .plan import Plan, Step
-from .rewrites import Candidate, Rewrite
+from .rewrites import Candidate, Dense, Rewrite
 from .rule import by_op
 
 
@@ -159,17 +159,24 @@ def _placed(
             edit for rewrite in rewrites.values() for ways in rewrite.needs for edit in dict.fromkeys(ways)
         )
         edits: dict[fx.Node, tuple[Edit, ...]] = {}
-        failed: set[fx.Node] = set()
+        failed: dict[fx.Node, str] = {}
         for node, rewrite in rewrites.items():
             served = [[e for e in ways if proposed[e] == e.invocations(scene.trace)] for ways in rewrite.needs]
             if not all(served):
-                failed |= set(rewrite.group)
+                failed |= dict.fromkeys(rewrite.group, _unserved(rewrite))
             edits[node] = tuple(ways[0] for ways in served if ways)
         if not failed:
             return edits
-        for node in failed & set(rewrites):
-            del rewrites[node]
-            kept[node] = "Its calls differ in what follows, so that no one place serves all of them."
+        for node, reason in failed.items():
+            if rewrites.pop(node, None) is not None:
+                kept[node] = reason
+
+
+def _unserved(rewrite: Rewrite) -> str:
+    """Why no edits carry out a rewrite."""
+    if all(rewrite.needs):
+        return "Its calls differ in what follows, so that no one place serves all of them."
+    return why_nowhere(rewrite.call.node, *(rewrite.tail if isinstance(rewrite, Dense) else ()))
 
 
 def _over_budget(

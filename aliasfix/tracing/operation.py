@@ -55,6 +55,7 @@ class Operation:
         path: the module in which it was called.
         frame: the innermost module call.
         extents: the methods around it, innermost first.
+        caller: the function that called it, if no method of a module is around it.
         variable: whether it depends on the input.
         shape: of its result; None where that is no single tensor.
         bytes: of its result.
@@ -69,6 +70,7 @@ class Operation:
     path: str = ""
     frame: Frame | None = None
     extents: tuple[Extent, ...] = ()
+    caller: str = ""
     variable: bool = False
     shape: tuple[int, ...] | None = None
     bytes: int = 0

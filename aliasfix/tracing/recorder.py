@@ -10,14 +10,9 @@ any values will do, the costly layers need not be computed for it: what they ret
 """
 
 import contextlib
-import copy
-import gc
-import random
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 import torch
@@ -28,9 +23,11 @@ from torch.overrides import TorchFunctionMode
 from ..planning.tail import acts_by_position
 from . import shapes
 from .counter import MultiplyAdds
+from .invocations import Invocations
 from .nest import mapped, tensors
-from .operation import Extent, Frame, Operation, of
+from .operation import Frame, Operation, of
 from .trace import Trace
+from .undisturbed import uncollected, undisturbed
 
 BACKINGS = ("meta", "fake", "real")
 _DRAWN = 65521  # a prime, so that no two maps or channels are alike
@@ -73,51 +70,6 @@ def record(
     return longest
 
 
-@contextlib.contextmanager
-def undisturbed(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put every module into one mode, without gradients; afterwards everything is as it was."""
-    modules = list(model.modules())
-    attributes = [dict(module.__dict__) for module in modules]
-    tables = [(dict(m._parameters), dict(m._buffers), dict(m._modules)) for m in modules]
-    caches = [
-        (value, copy.copy(value)) for each in attributes for value in each.values() if type(value) in (dict, list, set)
-    ]
-    python_state = random.getstate()
-    numpy = sys.modules.get("numpy")
-    numpy_state = numpy.random.get_state() if numpy else None
-    try:
-        for module in modules:
-            module.__dict__["training"] = training
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
-            yield
-    finally:
-        random.setstate(python_state)
-        if numpy is not None:
-            numpy.random.set_state(numpy_state)
-        for cache, content in caches:
-            cache.clear()
-            (cache.extend if isinstance(cache, list) else cache.update)(content)
-        for module, before, (parameters, buffers, children) in zip(modules, attributes, tables, strict=True):
-            module.__dict__.clear()
-            module.__dict__.update(before)
-            for name, table in (("_parameters", parameters), ("_buffers", buffers), ("_modules", children)):
-                live = getattr(module, name)
-                live.clear()
-                live.update(table)
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Without the garbage collector, which would walk everything there is each time that a pass has made enough."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
 class _Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module, backing: str, training: bool, parameters: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
@@ -138,8 +90,7 @@ class _Recorder(TorchFunctionMode):
         self.twins: dict[int, Tensor] = {}
         self.calls: Counter[str] = Counter()
         self.counter = MultiplyAdds()
-        self.methods: dict[FrameType, tuple[str, str] | None] = {}
-        self.counts: dict[FrameType, dict[str, int]] = {}
+        self.invocations = Invocations(self.trace.invocations)
         self.drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(0)) if backing == "drawn" else None
 
     # -- running ---------------------------------------------------------------------------------------------
@@ -152,6 +103,7 @@ class _Recorder(TorchFunctionMode):
             for module in self.model.modules():
                 handles.append(module.register_forward_pre_hook(self._enter, prepend=True))
                 handles.append(module.register_forward_hook(self._leave))
+            stack.enter_context(self.invocations.counted(self.model))
             stack.callback(self._forget)
             for handle in handles:
                 stack.callback(handle.remove)
@@ -172,8 +124,6 @@ class _Recorder(TorchFunctionMode):
         for node in reversed(self.trace.graph.nodes):
             if of(node).name == "held" and not node.users:
                 self.trace.graph.erase_node(node)
-        self.methods.clear()
-        self.counts.clear()
         self.alive.clear()
         self.nodes.clear()
 
@@ -274,7 +224,7 @@ class _Recorder(TorchFunctionMode):
             return shapes.tell_large(func, args, kwargs)
         for result in tensors(told.result):
             if result.numel() < shapes.LARGE:
-                _fill(result, self.drawn)
+                shapes.fill(result, self.drawn)
         return told
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -293,7 +243,8 @@ class _Recorder(TorchFunctionMode):
             {**dict(zip(self.parameters.get(op, ()), node.args, strict=False)), **node.kwargs},
             path,
             self.top,
-            self._extents(op),
+            self.invocations.extents(op),
+            self.invocations.caller(),
             any(of(parent).variable for parent in node.all_input_nodes),
         )
         return node
@@ -332,51 +283,6 @@ class _Recorder(TorchFunctionMode):
                     self._bind(part, item, of(node).variable)
                 else:
                     self._bind_parts(part, node)
-
-    def _extents(self, op: str) -> tuple[Extent, ...]:
-        """The methods of modules that are running, innermost first; of nested calls by ``super()`` the outermost."""
-        frames = []
-        frame: FrameType | None = sys._getframe(3)
-        while frame is not None:
-            frames.append(frame)
-            frame = frame.f_back
-        found: list[Extent] = []
-        running: set[tuple[str, str]] = set()
-        for frame in reversed(frames):
-            if frame not in self.methods:
-                self.methods[frame] = self._method(frame, running)
-            method = self.methods[frame]
-            if method is not None:
-                running.add(method)
-                counts = self.counts.setdefault(frame, {})
-                index = counts.get(op, 0)
-                found.append(Extent(*method, index))
-                counts[op] = index + 1
-        return tuple(reversed(found))
-
-    def _method(self, frame: FrameType, running: set[tuple[str, str]]) -> tuple[str, str] | None:
-        """The module path and method name of a Python frame, whose invocation is counted."""
-        code = frame.f_code
-        if code.co_argcount == 0 or code.co_varnames[0] != "self":
-            return None
-        owner = frame.f_locals.get("self")
-        path = self.paths.get(id(owner))
-        if path is None or (hasattr(nn.Module, code.co_name) and code.co_name != "forward"):
-            return None
-        if getattr(getattr(type(owner), code.co_name, None), "__name__", None) != code.co_name:
-            return None
-        if (path, code.co_name) in running:
-            return None
-        self.trace.invocations[path, code.co_name] += 1
-        return path, code.co_name
-
-
-def _fill(result: Tensor, values: Tensor) -> None:
-    """Repeat values in a tensor that is dense in memory."""
-    flat = result.as_strided((result.numel(),), (1,))
-    rest = flat.numel() % len(values)
-    flat[rest:].view(-1, len(values)).copy_(values)
-    flat[:rest].copy_(values[:rest])
 
 
 def _held(x: Any) -> Any:

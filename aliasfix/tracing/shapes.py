@@ -178,6 +178,14 @@ def tell_large(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     return Told(torch.empty_like(first))
 
 
+def fill(result: Tensor, values: Tensor) -> None:
+    """Repeat values in a tensor that is dense in memory."""
+    flat = result.as_strided((result.numel(),), (1,))
+    rest = flat.numel() % len(values)
+    flat[rest:].view(-1, len(values)).copy_(values)
+    flat[:rest].copy_(values[:rest])
+
+
 def _broadcasts(value: Tensor, to: Tensor) -> bool:
     """Whether an operation on both has the shape of the latter."""
     sides = zip(reversed(value.shape), reversed(to.shape), strict=False)
