@@ -188,6 +188,14 @@ def test_a_call_is_converted_whoever_makes_it(build):
     assert (model(X) - expected).abs().max() <= 1e-6
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("build", [_partial, _bound])
+def test_a_forward_of_the_instance_is_exported(build):
+    converted = aliasfix.convert(build().eval(), example_input=X)
+    program = torch.export.export(converted, (X,), strict=False)
+    assert torch.equal(program.module()(X), converted(X))
+
+
 class PoolsInCall(Plain):
     def __call__(self, x):
         return super().__call__(F.max_pool2d(x, 2))

@@ -4,6 +4,7 @@ Where the class's own method is one function call of torch's, that call is made 
 ``TorchFunctionMode`` counts the calls. Both are objects, not closures, so that copies and pickles keep them.
 """
 
+import functools
 import inspect
 import sys
 from collections.abc import Iterable, Sequence
@@ -107,7 +108,10 @@ class Rewritten:
 
     @property
     def __code__(self) -> CodeType:
-        code: CodeType = inspect.unwrap(self.before or getattr(type(self.module), self.method)).__code__
+        function: Any = inspect.unwrap(self.before or getattr(type(self.module), self.method))
+        while isinstance(function, functools.partial):
+            function = inspect.unwrap(function.func)
+        code: CodeType = function.__code__
         return code
 
     @property
