@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from .. import filters
 from ..edits import Edit
 from ..errors import AliasfixError
 from ..recipe import Recipe
@@ -33,7 +32,7 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
         notes: for the plan's reader.
 
     Raises:
-        AliasfixError: a glob that matches no module, or branches that an odd filter moved apart.
+        AliasfixError: a glob matches no module.
     """
     _check_globs(model, recipe)
     evaluation, training = traces
@@ -43,12 +42,6 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
     converted = sum((each.cost.difference for each in decisions), original)
     shifts = {each.call.node: each.rewrite.shift for each in decisions if each.rewrite is not None}
     report = lattice.check(evaluation, {node: shift for node, shift in shifts.items() if any(shift)})
-    if report.drifts and len(filters.taps(recipe.filter, 2)) % 2 and recipe.average == "keep":
-        drift = report.drifts[0]
-        raise AliasfixError(
-            f"{drift.path}: {drift.op} would meet branches {drift.shift} input samples apart, which an odd filter must "
-            "not do; please report the model"
-        )
     # what training alone makes of constants is of its targets: no data runs through the model there
     targets = {node for node in training.graph.nodes if not of(node).variable}
     decisions += _decide(Scene(model, training), recipe, targets.union(scene.twins.values()))
