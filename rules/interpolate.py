@@ -32,6 +32,7 @@ class Interpolate(Rule):
 
     signatures = {"interpolate": ("input", "size", "scale_factor", "mode", "align_corners")}
     enlarges = True
+    resizes = True
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
         """A change of size; by an integer and to the nearest sample it may be converted."""
@@ -49,7 +50,7 @@ class Interpolate(Rule):
             reason = f"Interpolation of mode {mode} is a low-pass of its own."
         elif not whole:
             reason = "The ratio of the sizes is no integer, so that no one filter fits all samples."
-        return Site(ratio, reason=reason, enlarges=up or reason is not None, before=not up)
+        return Site(ratio, reason=reason, enlarges=up, before=not up)
 
     def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
         """Where it enlarges and the recipe says so."""

@@ -79,7 +79,8 @@ def _decide(scene: Scene, recipe: Recipe, known: Collection[fx.Node], original: 
     With the price of the ``original``, what is converted stays within the recipe's budgets.
     """
     everything = _find(scene.trace, recipe)
-    first = stem.stems(scene.trace, {call.node for call in everything if call.site.stride and not call.site.enlarges})
+    sampling = [call for call in everything if call.site.stride and not (call.site.enlarges or call.rule.resizes)]
+    first = stem.stems(scene.trace, {call.node for call in sampling})
     calls = [call for call in everything if call.node not in known]
     policies = {call.node: call.site.reason or _policy(call, recipe, call.node in first) for call in calls}
     kept = {node: reason for node, reason in policies.items() if reason is not None}

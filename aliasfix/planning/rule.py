@@ -78,6 +78,8 @@ class Rule:
     sinks: ClassVar[bool] = False
     #: Whether the stem policy applies.
     stem: ClassVar[bool] = False
+    #: Whether the operation resizes an image: a convolution behind it may still be a stem.
+    resizes: ClassVar[bool] = False
     #: The form of a conversion by `blurred`, None where the rule has no such method.
     together: ClassVar[str | None] = None
     #: Whether `replace` is given a layer that enlarges.
