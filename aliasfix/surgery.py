@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from .attributes import PLAN
 from .edits.edit import Undo
 from .edits.watch import unwatch, watch
 from .layers.build import build
 from .layers.resampling import Resampling
 from .planning.plan import Plan
-
-_PLAN = "_aliasfix_plan"  # in the __dict__ of a converted model: the plan that was carried out
 
 
 def apply(model: nn.Module, plan: Plan) -> None:
@@ -39,19 +38,19 @@ def apply(model: nn.Module, plan: Plan) -> None:
             step()
         raise
     watch(model, plan.edits)
-    model.__dict__[_PLAN] = plan
+    model.__dict__[PLAN] = plan
 
 
 def executed(model: nn.Module) -> Plan | None:
     """The plan that `apply` carried out on this model."""
-    plan: Plan | None = model.__dict__.get(_PLAN)
+    plan: Plan | None = model.__dict__.get(PLAN)
     return plan
 
 
 def note_calibration(model: nn.Module, calibration: Mapping[str, Any] | None) -> Plan:
     """Write into a converted model's plan how its weights were calibrated."""
-    plan: Plan = replace(model.__dict__[_PLAN], calibration=calibration)
-    model.__dict__[_PLAN] = plan
+    plan: Plan = replace(model.__dict__[PLAN], calibration=calibration)
+    model.__dict__[PLAN] = plan
     return plan
 
 
@@ -65,7 +64,7 @@ def undo(model: nn.Module, plan: Plan) -> None:
     for edit, module in reversed(found):
         edit.undo(module)
     unwatch(model)
-    del model.__dict__[_PLAN]
+    del model.__dict__[PLAN]
 
 
 def _like(layer: nn.Module, module: nn.Module, model: nn.Module) -> nn.Module:

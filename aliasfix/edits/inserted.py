@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from torch import fx, nn
 
+from ..attributes import BLUR
 from ..errors import AliasfixError
 
-NAME = "aliasfix_blur"  # a second one in the same module is NAME_2
 _LOOPS = {"children", "named_children", "_modules", "modules", "named_modules"}
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, fx.GraphModule)
 
@@ -29,9 +29,9 @@ def check_host(path: str, module: nn.Module) -> None:
 
 def insert(module: nn.Module, layer: nn.Module) -> str:
     """Add a layer to a module, and return its name there."""
-    name = NAME
+    name = BLUR
     while hasattr(module, name):
-        name = f"{NAME}_{int(name[len(NAME) + 1 :] or 1) + 1}"
+        name = f"{BLUR}_{int(name[len(BLUR) + 1 :] or 1) + 1}"
     module.add_module(name, layer)
     return name
 
@@ -56,7 +56,7 @@ def is_inserted(name: str) -> bool:
     >>> is_inserted("aliasfix_blur_2"), is_inserted("layer1.0.aliasfix_blur"), is_inserted("layer1")
     (True, True, False)
     """
-    return name.rpartition(".")[2].startswith(NAME)
+    return name.rpartition(".")[2].startswith(BLUR)
 
 
 def hosts(names: Iterable[str]) -> set[str]:

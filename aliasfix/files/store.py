@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import surgery
+from ..attributes import BASE
 from ..errors import AliasfixError
 from ..planning.plan import Plan
 from ..recipe import Recipe
@@ -20,8 +21,6 @@ from ..version import __version__
 from . import checkpoint, directory, fingerprint, loading, models, prefixes, saving, timm_config
 from .checkpoint import RECORD, Checkpoint
 from .record import LIBRARIES, Record, digest_of_weights, recipe_difference, steps_difference
-
-_BASE = "_aliasfix_base"
 
 
 def save(
@@ -127,7 +126,7 @@ def restore(
         model = _build(file, record)
         convert_as(model, record.plan, path)
         loading.load_weights(model, file, str(record.base))
-        model.__dict__[_BASE] = record.base, record.base_args
+        remember(model, record)
     else:
         converted = surgery.executed(model) is not None
         convert_as(model, record.plan, path)
@@ -193,7 +192,7 @@ def convert_as(model: nn.Module, plan: Plan, path: str | Path) -> None:
 
 def base_of(model: nn.Module) -> tuple[str | None, dict[str, Any]]:
     """The base of a model, as far as it says it: what `load` and timm leave on it."""
-    known = model.__dict__.get(_BASE)
+    known = model.__dict__.get(BASE)
     if known is not None:
         base, args = known
         return base, {**args, **timm_config.current_args(model, base)}
@@ -202,7 +201,7 @@ def base_of(model: nn.Module) -> tuple[str | None, dict[str, Any]]:
 
 def remember(model: nn.Module, record: Record) -> None:
     """Leave on a model where it came from, for `save`."""
-    model.__dict__[_BASE] = record.base, record.base_args
+    model.__dict__[BASE] = record.base, record.base_args
 
 
 def rebuild(base: str, args: Mapping[str, Any]) -> nn.Module:
