@@ -171,9 +171,9 @@ def revert(model: nn.Module, inplace: bool = False) -> nn.Module:
     plan = surgery.executed(model)
     if plan is None:
         raise AliasfixError("the model is not a converted one: aliasfix.report(model) is None")
-    if is_calibrated(model):
+    if plan.calibration is not None and is_calibrated(model):
         raise AliasfixError(
-            f"the model was calibrated ({plan.calibration['method']}), which changed its weights: "  # type: ignore[index]
+            f"the model was calibrated ({plan.calibration['method']}), which changed its weights: "
             f"load the original's first with model.load_state_dict, then revert"
         )
     if not inplace:

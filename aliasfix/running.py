@@ -10,9 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import AliasfixError
 from .text.wording import one_line
+
+
+class DispatchMode(TorchDispatchMode):
+    """A ``TorchDispatchMode`` with annotations."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has none
 
 
 def where(model: nn.Module, otherwise: Tensor | None = None) -> Tensor:

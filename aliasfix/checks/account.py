@@ -9,11 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..layers.build import is_low_pass_layer
 from ..planning.plan import Plan
-from ..running import call_stack
+from ..running import DispatchMode, call_stack
 from ..tracing.nest import mapped
 from ..tracing.undisturbed import undisturbed
 
@@ -73,9 +72,9 @@ def _witnessed(
     return witness.found
 
 
-class _Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Witness(DispatchMode):
     def __init__(self, stack: list[tuple[str, nn.Module]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.stack = stack
         self.found: list[tuple[str, str, tuple[int, ...]]] = []
         self.sliced: dict[int, tuple[Tensor, dict[int, int]]] = {}

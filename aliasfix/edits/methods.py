@@ -133,7 +133,7 @@ class Rewritten:
                 "give it as a layer, or compile without fullgraph=True"
             )
         if not traced and self.doubtful:
-            method = torch.compiler.disable(method)  # type: ignore[no-untyped-call]
+            method = torch.compiler.disable(method)
         mode = _Rewriting(self.module, self.training if self.module.training else self.evaluation)
         with mode:
             out = method(*args, **kwargs)

@@ -173,6 +173,7 @@ def _torchvision_call(name: str, args: dict[str, Any], pretrained: bool) -> Call
 def _transformers_call(name: str, args: dict[str, Any], pretrained: bool) -> Callable[[], Any]:
     """A model of Hugging Face's, from the ``config.json`` of a directory: it is built here, and nothing is fetched."""
     transformers, kind = _load("transformers"), _factory("transformers", name)
+    config_class: Any = getattr(kind, "config_class", None)
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise AliasfixError(f"transformers:{name} is no model")
     if set(args) != {"config"}:
@@ -185,7 +186,7 @@ def _transformers_call(name: str, args: dict[str, Any], pretrained: bool) -> Cal
 
     def call() -> Any:
         with _offline():
-            return kind(kind.config_class.from_dict(config))  # type: ignore[attr-defined]
+            return kind(config_class.from_dict(config))
 
     return call
 
@@ -203,10 +204,10 @@ def _factory(module_name: str, name: str) -> Callable[..., Any]:
         raise AliasfixError(f"{module_name} cannot be imported: {one_line(error)}") from error
     except Exception as error:
         raise AliasfixError(f"{module_name} cannot be imported: {one_line(error)}") from error
-    factory = getattr(module, name, None)
+    factory: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(factory):
         raise AliasfixError(f"{module_name} has no factory {name!r}{_close(name, _callables(module))}")
-    return factory  # type: ignore[no-any-return]
+    return factory
 
 
 def _callables(module: ModuleType) -> list[str]:

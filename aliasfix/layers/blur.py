@@ -58,7 +58,7 @@ class BlurPool(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BlurPool":
         """A kernel that leaves the meta device gets its values: it has none there, and no checkpoint holds them."""
         unknown = self.kernel.is_meta
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's has no annotations
         if unknown and not self.kernel.is_meta:
             self.kernel.copy_(self._values())
         return self

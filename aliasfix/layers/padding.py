@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.jit import TracerWarning  # type: ignore[attr-defined]
+from torch.jit._trace import TracerWarning
 from torch.nn import functional as F
 
 

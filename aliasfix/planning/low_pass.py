@@ -1,5 +1,7 @@
 """Recognise a low-pass downsampling by what it is: a strided depthwise operation with a fixed low-pass kernel."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 
@@ -42,5 +44,6 @@ def fixed_value(trace: Trace, node: fx.Node) -> Tensor | None:
             return None
         values[parent] = value
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda parent: values[parent])
-    result = node.target(*args, **kwargs)  # type: ignore[operator]
+    function: Any = node.target
+    result = function(*args, **kwargs)
     return result if isinstance(result, Tensor) else None

@@ -7,6 +7,7 @@ passes. It stops before whatever mixes positions or is not known to keep them ap
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx
 
@@ -128,8 +129,8 @@ def _position_axes(node: fx.Node, region: dict[fx.Node, tuple[int, ...]], axes: 
         running_mean = node.args[1] if len(node.args) > 1 else node.kwargs.get("running_mean")
         return spatial if running_mean is not None else None
     if op in ("layer_norm", "rms_norm"):
-        normalized = node.args[1] if len(node.args) > 1 else node.kwargs["normalized_shape"]
-        return spatial if all(-axis > len(normalized) for axis in spatial) else None  # type: ignore[arg-type]
+        normalized: Any = node.args[1] if len(node.args) > 1 else node.kwargs["normalized_shape"]
+        return spatial if all(-axis > len(normalized) for axis in spatial) else None
     if op in _MOVES:
         return _moved(op, node, spatial, len(shape))
     return spatial if len(shape) == len(of(variables[0]).sizes) else None

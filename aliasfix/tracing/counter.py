@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from ..running import DispatchMode
 
 
-class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MultiplyAdds(DispatchMode):
     """Counts the multiply-adds of whatever ATen runs, by the formulas of torch's own flop counter.
 
     >>> import torch
@@ -17,7 +17,7 @@ class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         # here, so that ``import aliasfix`` is quick: it brings triton along
         from torch.utils.flop_counter import flop_registry
 

@@ -30,6 +30,7 @@ from .trace import Trace
 from .undisturbed import uncollected, undisturbed
 
 BACKINGS = ("meta", "fake", "real")
+_SHAPE: Any = torch.Tensor.shape  # a descriptor, though torch's stubs say a value
 _DRAWN = 65521  # a prime, so that no two maps or channels are alike
 
 
@@ -198,7 +199,7 @@ class _Recorder(TorchFunctionMode):
         results = list(tensors(out))
         mutated = [t for t, version in given.values() if t._version != version]
         if not results and not mutated:
-            if func == torch.Tensor.shape.__get__ or getattr(func, "__name__", "") == "size":  # type: ignore[attr-defined]
+            if func == _SHAPE.__get__ or getattr(func, "__name__", "") == "size":
                 self._note_size(args[0])
             return out
         node = self._node(func, args, kwargs)
