@@ -1,6 +1,9 @@
 """What a user can do wrong, and what is worth a warning."""
 
-from .text.wording import printable
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .text.wording import one_line, printable
 
 
 class AliasfixError(Exception):
@@ -8,6 +11,26 @@ class AliasfixError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+@contextmanager
+def explaining(what: str, hint: str = "") -> Iterator[None]:
+    """Report what others' code raises as an AliasfixError: what failed, the cause, and a hint.
+
+    A model, a library and another package may raise anything. An AliasfixError passes as it is.
+
+    >>> with explaining("the model does not run", "give another size"):
+    ...     raise ValueError("65 is odd")
+    Traceback (most recent call last):
+        ...
+    aliasfix.errors.AliasfixError: the model does not run: ValueError: 65 is odd; give another size
+    """
+    try:
+        yield
+    except AliasfixError:
+        raise
+    except Exception as error:
+        raise AliasfixError(f"{what}: {one_line(error)}{f'; {hint}' if hint else ''}") from error
 
 
 class NoEffectWarning(UserWarning):

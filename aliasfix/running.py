@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .errors import AliasfixError
-from .text.wording import one_line
+from .errors import explaining
 
 
 class DispatchMode(TorchDispatchMode):
@@ -44,11 +43,8 @@ def copied(model: nn.Module) -> nn.Module:
     Raises:
         AliasfixError: a part of the model cannot be copied.
     """
-    try:
+    with explaining(f"{type(model).__name__} cannot be copied", "use inplace=True"):
         twin = copy.deepcopy(model)
-    except Exception as error:  # whatever a part of the model raises
-        name = type(model).__name__
-        raise AliasfixError(f"{name} cannot be copied ({one_line(error)}): use inplace=True") from error
     modes = {path: module.training for path, module in model.named_modules()}
     for path, module in twin.named_modules():
         module.training = modes[path]

@@ -33,7 +33,7 @@ def apply(model: nn.Module, plan: Plan) -> None:
     try:
         for edit in plan.edits:
             undone.append(edit.apply(edit.find(model), build_for))
-    except BaseException:
+    except BaseException:  # an interrupt, too
         for step in reversed(undone):
             step()
         raise

@@ -108,7 +108,7 @@ def verify(model: nn.Module, original: nn.Module | None = None, *, example_input
 def _law(name: str, check: Callable[[], tuple[bool, str]]) -> Law:
     try:
         return Law(name, *check())
-    except Exception as error:
+    except Exception as error:  # whatever the model raises is a law that does not hold
         return Law(name, False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 

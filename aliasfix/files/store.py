@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from .. import surgery
 from ..attributes import BASE
-from ..errors import AliasfixError
+from ..errors import AliasfixError, explaining
 from ..planning.plan import Plan
 from ..recipe import Recipe
 from ..running import copied
-from ..text.wording import listing, one_line
+from ..text.wording import listing
 from ..version import __version__
 from . import checkpoint, directory, fingerprint, loading, models, prefixes, saving, timm_config
 from .checkpoint import RECORD, Checkpoint
@@ -183,11 +183,10 @@ def convert_as(model: nn.Module, plan: Plan, path: str | Path) -> None:
             raise AliasfixError(f"{path} and the model given were converted differently: {difference}")
         return
     try:
-        surgery.apply(model, plan)
+        with explaining("they cannot be carried out"):
+            surgery.apply(model, plan)
     except AliasfixError as error:
         raise AliasfixError(f"the steps in {path} do not fit {type(model).__name__}: {error}") from error
-    except Exception as error:
-        raise AliasfixError(f"the steps in {path} cannot be carried out: {one_line(error)}") from error
 
 
 def base_of(model: nn.Module) -> tuple[str | None, dict[str, Any]]:

@@ -64,7 +64,7 @@ class Subject:
         if run not in self.passes:
             try:
                 self.passes[run] = run(self)
-            except Exception as error:
+            except Exception as error:  # a metric's own, raised again for the next that asks
                 self._errors[run] = error
                 raise
         result: T = self.passes[run]

@@ -63,7 +63,7 @@ def record(
             with uncollected(), undisturbed(model, training), recorder.running():
                 recorder.finish(model(*given[0], *targets, **given[1]))
             return recorder.trace
-        except Exception as error:
+        except Exception as error:  # the model's own
             recorder.trace.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             recorded.append(recorder.trace)
     longest = max(recorded, key=lambda trace: len(trace.graph.nodes))
