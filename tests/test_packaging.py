@@ -23,6 +23,7 @@ from .finetuning import photographs
 from .nets import Net
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = [info.name for info in pkgutil.walk_packages(aliasfix.__path__, "aliasfix.") if info.ispkg]
 PUBLIC = [
     "AliasfixError",
     "Calibration",
@@ -234,7 +235,7 @@ def test_the_demo_says_what_is_missing(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("package", ["aliasfix", "aliasfix.cli", "aliasfix.files"])
+@pytest.mark.parametrize("package", ["aliasfix", *PACKAGES])
 def test_no_function_hides_the_module_of_its_name(package):
     found = importlib.import_module(package)
     modules = [name for _, name, _ in pkgutil.iter_modules(found.__path__)]

@@ -11,7 +11,7 @@ from torch import nn
 from aliasfix.images.views import Views
 from aliasfix.measure.running import Output
 from aliasfix.measure.shifts import Shift
-from aliasfix.measure.sweep import Sweep, sweep
+from aliasfix.measure.sweeping import Sweep, sweep
 from aliasfix.planning.plan import Plan
 
 T = TypeVar("T")
