@@ -1,6 +1,5 @@
 """Carry out a plan on a live model, and undo it. Nothing else changes models."""
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from .edits.watch import unwatch, watch
 from .layers.build import build
 from .layers.resampling import Resampling
 from .planning.plan import Plan
+from .running import where
 
 
 def apply(model: nn.Module, plan: Plan) -> None:
@@ -69,8 +69,6 @@ def undo(model: nn.Module, plan: Plan) -> None:
 
 def _like(layer: nn.Module, module: nn.Module, model: nn.Module) -> nn.Module:
     """The layer in the mode of ``module``, where that module's weights are (the model's if it has none)."""
-    near = (tensor for each in (module, model) for tensor in itertools.chain(each.parameters(), each.buffers()))
-    weight = next((tensor for tensor in near if tensor.is_floating_point()), None)
-    if weight is not None:
-        layer.to(weight.device, weight.dtype if weight.dtype.itemsize > 1 else torch.float32)
+    weight = where(module, where(model))
+    layer.to(weight.device, weight.dtype if weight.dtype.itemsize > 1 else torch.float32)
     return layer.train(module.training)

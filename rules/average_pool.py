@@ -46,12 +46,10 @@ class AveragePool(Pool):
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
         """A pool of stride above 1 that gives more than one sample."""
-        axes = spatial_axes(call.name)
-        kernel = per_axis(call.arguments["kernel_size"], axes)
-        stride = per_axis(call.arguments.get("stride") or kernel, axes)
+        kernel, stride, _ = self.window(call.name, call.arguments)
         if max(stride) == 1:
             return None
-        out = (call.shape or ())[-axes:]
+        out = (call.shape or ())[-len(kernel) :]
         reason = None
         if out and max(out) == 1:
             reason = "It averages the whole map to one sample: there is nothing left to subsample."
@@ -61,9 +59,7 @@ class AveragePool(Pool):
         """The moving average at stride 1, with the original's divisors."""
         x = bound["input"]
         axes = spatial_axes(op)
-        kernel = per_axis(bound["kernel_size"], axes)
-        strides = per_axis(bound.get("stride") or kernel, axes)
-        padding = per_axis(bound.get("padding", 0), axes)
+        kernel, strides, padding = self.window(op, bound)
         options = {k: bound[k] for k in ("count_include_pad", "divisor_override") if k in bound}
         lengths = [x.shape[axis - axes] for axis in range(axes)]
         extra = [
@@ -96,8 +92,7 @@ class AveragePool(Pool):
         filters = taps(blur.kernel) if own and fuses(x, axes) else None
         if filters is None:
             return steps(x)
-        kernel, divisor = per_axis(bound["kernel_size"], axes), bound.get("divisor_override")
-        strides, padding = per_axis(bound.get("stride") or kernel, axes), per_axis(bound.get("padding", 0), axes)
+        (kernel, strides, padding), divisor = self.window(op, bound), bound.get("divisor_override")
         how = bool(bound.get("ceil_mode")), bool(bound.get("count_include_pad", True)), bool(divisor)
         windows = zip(x.shape[2:], kernel, strides, padding, filters, strict=True)
         first, *others = [_matrix(*window, *how, blur.padding) for window in windows]
@@ -117,9 +112,7 @@ class AveragePool(Pool):
         """The blur on the lattice of the windows' centres (the left one of two), as many samples as the pool gives."""
         x = bound["input"]
         axes = len(blur.stride)
-        kernel = per_axis(bound["kernel_size"], axes)
-        strides = per_axis(bound.get("stride") or kernel, axes)
-        padding = per_axis(bound.get("padding", 0), axes)
+        kernel, strides, padding = self.window(op, bound)
         start, size = [], []
         for axis in range(axes):
             window = (x.shape[axis - axes], kernel[axis], strides[axis], padding[axis])

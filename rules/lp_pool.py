@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes
+from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, spatial_axes
 from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
@@ -36,15 +36,12 @@ class LPPool(Pool):
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
         """A pool of stride above 1."""
-        axes = spatial_axes(call.name)
-        kernel = per_axis(call.arguments["kernel_size"], axes)
-        stride = per_axis(call.arguments.get("stride") or kernel, axes)
+        kernel, stride, _ = self.window(call.name, call.arguments)
         return None if max(stride) == 1 else Site(stride, kernel)
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
         """The norm at stride 1, as torch computes it: from the average of the powers."""
-        axes = spatial_axes(op)
-        kernel = per_axis(bound["kernel_size"], axes)
+        axes, (kernel, _, _) = spatial_axes(op), self.window(op, bound)
         power = float(bound["norm_type"])
         window: dict[str, Any] = {k: bound[k] for k in ("kernel_size", "stride", "ceil_mode") if k in bound}
         powers = {"input": bound["input"].pow(power), **window}

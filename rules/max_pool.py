@@ -42,12 +42,10 @@ class MaxPool(Pool):
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
         """A pool of stride above 1; one that returns indices is left alone."""
-        axes = spatial_axes(call.name)
-        kernel = per_axis(call.arguments["kernel_size"], axes)
-        stride = per_axis(call.arguments.get("stride") or kernel, axes)
+        kernel, stride, _ = self.window(call.name, call.arguments)
         if max(stride) == 1:
             return None
-        dilation = per_axis(call.arguments.get("dilation", 1), axes)
+        dilation = per_axis(call.arguments.get("dilation", 1), len(kernel))
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         return Site(stride, reach)
 
@@ -62,9 +60,7 @@ class MaxPool(Pool):
         """The pool at stride 1, extended to the right where ``ceil_mode`` reaches further."""
         x: Tensor = bound["input"]
         axes = spatial_axes(op)
-        kernel = per_axis(bound["kernel_size"], axes)
-        strides = per_axis(bound.get("stride") or kernel, axes)
-        padding = per_axis(bound.get("padding", 0), axes)
+        kernel, strides, padding = self.window(op, bound)
         dilation = per_axis(bound.get("dilation", 1), axes)
         spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
         extra = [0] * axes

@@ -88,17 +88,23 @@ class CallEdit(Edit):
 
 
 @dataclass(frozen=True)
-class DenseCall(CallEdit):
-    """Evaluate the call at ``stride``, with its borders wrapped around if ``wrap``, as its rule says."""
+class RuleEdit(CallEdit):
+    """A change that the ``rule`` carries out."""
 
     rule: str
-    stride: tuple[int, ...]
-    wrap: bool
 
     @property
     def known(self) -> Rule:
         """The rule."""
         return by_name(self.rule)
+
+
+@dataclass(frozen=True)
+class DenseCall(RuleEdit):
+    """Evaluate the call at ``stride``, with its borders wrapped around if ``wrap``, as its rule says."""
+
+    stride: tuple[int, ...]
+    wrap: bool
 
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
         """The call at the stride."""
@@ -115,11 +121,6 @@ class BlurCall(CallEdit):
 
     where: str
     blur: Resampling
-
-    @property
-    def inserted(self) -> Resampling:
-        """The blur."""
-        return self.blur
 
     @property
     def place(self) -> str:
@@ -143,25 +144,14 @@ class BlurCall(CallEdit):
 
 
 @dataclass(frozen=True)
-class ReplaceCall(CallEdit):
+class ReplaceCall(RuleEdit):
     """Put what the rule says, with a blur in it, in the place of the call.
 
     That is the operation, evaluated densely and blurred at once, or, if ``instead``, the blur without it.
     """
 
-    rule: str
     instead: bool
     blur: Resampling
-
-    @property
-    def inserted(self) -> Resampling:
-        """The blur."""
-        return self.blur
-
-    @property
-    def known(self) -> Rule:
-        """The rule."""
-        return by_name(self.rule)
 
     @property
     def place(self) -> str:
@@ -183,20 +173,13 @@ class ReplaceCall(CallEdit):
 
 
 @dataclass(frozen=True)
-class SubstituteCall(CallEdit):
+class SubstituteCall(RuleEdit):
     """Put what the rule says in the place of a call that does not sample."""
-
-    rule: str
 
     @property
     def place(self) -> str:
         """In the place of the call."""
         return f"in place of {self.op} in {super().place}"
-
-    @property
-    def known(self) -> Rule:
-        """The rule."""
-        return by_name(self.rule)
 
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
         """What the rule says."""

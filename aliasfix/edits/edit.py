@@ -34,8 +34,8 @@ class Edit(ABC):
 
     @property
     def inserted(self) -> Resampling | None:
-        """What the layer does that the edit inserts in the module; None where it inserts none."""
-        return None
+        """What the inserted layer does: the ``blur`` of edits that have one, else None."""
+        return getattr(self, "blur", None)
 
     @property
     def place(self) -> str:

@@ -47,11 +47,6 @@ class BlurModule(Edit):
     blur: Resampling
 
     @property
-    def inserted(self) -> Resampling:
-        """The blur."""
-        return self.blur
-
-    @property
     def place(self) -> str:
         """Before or after the module."""
         return f"{self.where} {super().place}"

@@ -153,6 +153,12 @@ class Rule:
 class Pool(Rule):
     """A rule for windows that keep every s-th of N samples, the last of which pass the border when taken densely."""
 
+    def window(self, op: str, bound: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """The kernel, stride and padding of a call, each with one number per axis."""
+        axes = spatial_axes(op)
+        kernel = per_axis(bound["kernel_size"], axes)
+        return kernel, per_axis(bound.get("stride") or kernel, axes), per_axis(bound.get("padding", 0), axes)
+
     def pads(self, bound: dict[str, Any]) -> bool:
         """With a window of several samples."""
         kernel = bound["kernel_size"]
