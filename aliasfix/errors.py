@@ -1,4 +1,4 @@
-"""What a user can do wrong, and what is worth a warning."""
+"""Errors and warnings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from .text.wording import one_line, printable
 
 
 class AliasfixError(Exception):
-    """A mistake the user can mend: one clear line that names the thing and what to try next."""
+    """An error that the user can correct. Its message is one line, which says what to try next."""
 
     def __str__(self) -> str:
         return printable(super().__str__())
@@ -34,8 +34,8 @@ def explaining(what: str, hint: str = "") -> Iterator[None]:
 
 
 class NoEffectWarning(UserWarning):
-    """Nothing in the model samples in a way that the recipe converts."""
+    """No operation of the model is converted."""
 
 
 class LatticeWarning(UserWarning):
-    """An even filter moved one branch of a merge by half a sample relative to the other."""
+    """An even filter shifts a branch by half a sample relative to another branch that it meets."""

@@ -17,10 +17,10 @@ from .running import where
 
 
 def apply(model: nn.Module, plan: Plan) -> None:
-    """Make every edit of ``plan`` on ``model`` in place: first all checks, then the changes.
+    """Apply every edit of ``plan`` to ``model`` in place: first all checks, then all changes.
 
     Raises:
-        AliasfixError: the model is not the one that was planned; nothing is changed.
+        AliasfixError: the plan does not fit the model; the model stays as it is.
     """
     for edit in plan.edits:
         edit.check(edit.find(model))
@@ -42,23 +42,23 @@ def apply(model: nn.Module, plan: Plan) -> None:
 
 
 def executed(model: nn.Module) -> Plan | None:
-    """The plan that `apply` carried out on this model."""
+    """Return the plan that `apply` carried out on this model, None if there is none."""
     plan: Plan | None = model.__dict__.get(PLAN)
     return plan
 
 
 def note_calibration(model: nn.Module, calibration: Mapping[str, Any] | None) -> Plan:
-    """Write into a converted model's plan how its weights were calibrated."""
+    """Store in a converted model's plan how its weights were calibrated."""
     plan: Plan = replace(model.__dict__[PLAN], calibration=calibration)
     model.__dict__[PLAN] = plan
     return plan
 
 
 def undo(model: nn.Module, plan: Plan) -> None:
-    """Take back every edit of ``plan``; the weights stay as they are now.
+    """Undo every edit of ``plan``; the weights keep their current values.
 
     Raises:
-        AliasfixError: a part that was edited is gone; nothing is changed.
+        AliasfixError: an edited module is missing; the model stays as it is.
     """
     found = [(edit, edit.find(model)) for edit in plan.edits]
     for edit, module in reversed(found):
@@ -68,7 +68,7 @@ def undo(model: nn.Module, plan: Plan) -> None:
 
 
 def _like(layer: nn.Module, module: nn.Module, model: nn.Module) -> nn.Module:
-    """The layer in the mode of ``module``, where that module's weights are (the model's if it has none)."""
+    """Give a layer the mode of ``module``, and the device and dtype of its weights (or those of the model)."""
     weight = where(module, where(model))
     layer.to(weight.device, weight.dtype if weight.dtype.itemsize > 1 else torch.float32)
     return layer.train(module.training)

@@ -21,7 +21,7 @@ from ..running import copied, evaluating, where
 from ..text.printing import Tabular
 from ..text.wording import listing
 from ..tracing.example import traces
-from ..tracing.nest import tensors
+from ..tracing.nested import tensors
 from .account import unaccounted
 
 if TYPE_CHECKING:

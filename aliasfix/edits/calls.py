@@ -19,7 +19,7 @@ from .methods import Rewritten, find_rewritten, rewritten
 class CallEdit(Edit):
     """A change to the ``index``-th call of ``op`` in the module's ``method``.
 
-    In training it is the ``training``-th; -1 where it does not run in that mode.
+    In training it is the ``training``-th call. The numbers count from 0; -1 if the call does not run in that mode.
     """
 
     method: str
@@ -29,29 +29,29 @@ class CallEdit(Edit):
 
     @property
     def known(self) -> Rule | None:
-        """The rule that the edit asks what to do; None where it asks none."""
+        """The rule that carries out the edit, None if it needs none."""
         return None
 
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
-        """The function with this edit around it.
+        """Return the function with this edit applied.
 
         Args:
-            func: what is called, with other edits around it already.
+            func: the function, to which other edits may be applied already.
             rule: `known`, looked up beforehand.
-            layer: the layer that was inserted; None where none was.
+            layer: the inserted layer, None if there is none.
         """
         raise NotImplementedError
 
     def layer(self, module: nn.Module, build: Build) -> nn.Module | None:
-        """The layer to insert, None if none."""
+        """Return the layer to insert, None if there is none."""
         return None if self.inserted is None else build(module, self.inserted, False)
 
     def invocations(self, trace: Trace) -> int:
-        """The calls of the method."""
+        """Return the number of calls of the method."""
         return trace.invocations[self.path, self.method]
 
     def check(self, module: nn.Module) -> None:
-        """The module has the method, the rule exists, and the module may get a child where a layer is inserted."""
+        """Check that the rule and the method exist, and that the module can hold the layer."""
         _ = self.known
         if self.inserted is not None:
             check_host(self.path, module)
@@ -69,7 +69,7 @@ class CallEdit(Edit):
         return lambda: self.undo(module)
 
     def holds(self, module: nn.Module) -> bool:
-        """The rewritten method is there, or inside of a function that was put in its place."""
+        """Whether the rewritten method is there, or wrapped in another function."""
         return find_rewritten(module.__dict__.get(self.method)) is not None
 
     @property
@@ -107,7 +107,7 @@ class DenseCall(RuleEdit):
     wrap: bool
 
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
-        """The call at the stride."""
+        """Return the call at the stride."""
 
         def dense(*args: Any, **kwargs: Any) -> Any:
             return rule.dense(self.op, func, rule.bind(self.op, args, kwargs), self.stride, self.wrap)
@@ -130,7 +130,7 @@ class BlurCall(CallEdit):
         return f"{self.where} {self.op}{nth} in {super().place}.{self.method}"
 
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
-        """The call with the blur before or after it."""
+        """Return the call with the blur before or after it."""
 
         def after(*args: Any, **kwargs: Any) -> Any:
             return layer(func(*args, **kwargs))
@@ -145,10 +145,7 @@ class BlurCall(CallEdit):
 
 @dataclass(frozen=True)
 class ReplaceCall(RuleEdit):
-    """Put what the rule says, with a blur in it, in the place of the call.
-
-    That is the operation, evaluated densely and blurred at once, or, if ``instead``, the blur without it.
-    """
+    """Evaluate the call together with its blur, or, if ``instead``, replace the call by the blur."""
 
     instead: bool
     blur: Resampling
@@ -159,11 +156,11 @@ class ReplaceCall(RuleEdit):
         return f"{'in place of' if self.instead else 'after'} {self.op} in {super().place}"
 
     def layer(self, module: nn.Module, build: Build) -> nn.Module:
-        """The layer, which enlarges where it replaces an operation that does."""
+        """Return the layer, which enlarges if it replaces an operation that does."""
         return build(module, self.blur, self.known.enlarges)
 
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
-        """What the rule puts in the place of the call."""
+        """Return the rule's function with the blur."""
         put = rule.replace if self.instead else rule.blurred
 
         def replaced(*args: Any, **kwargs: Any) -> Any:
@@ -174,15 +171,15 @@ class ReplaceCall(RuleEdit):
 
 @dataclass(frozen=True)
 class SubstituteCall(RuleEdit):
-    """Put what the rule says in the place of a call that does not sample."""
+    """Replace a call that does not sample by the rule's substitute."""
 
     @property
     def place(self) -> str:
-        """In the place of the call."""
+        """In place of the call."""
         return f"in place of {self.op} in {super().place}"
 
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
-        """What the rule says."""
+        """Return the rule's substitute."""
 
         def substituted(*args: Any, **kwargs: Any) -> Any:
             return rule.substitute(self.op, func, rule.bind(self.op, args, kwargs))

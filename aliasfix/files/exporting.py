@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 from ..errors import AliasfixError, explaining
 from ..text.wording import one_line
 from ..tracing.example import inputs
-from ..tracing.nest import tensors
+from ..tracing.nested import tensors
 from . import fingerprint, saving, store
 
 SUFFIXES = (".onnx", ".pt2")

@@ -12,7 +12,7 @@ from .. import running
 from ..errors import AliasfixError, explaining
 from ..text.wording import one_line
 from ..tracing.example import inputs
-from ..tracing.nest import tensors
+from ..tracing.nested import tensors
 
 TOLERANCE = 1e-3
 _VALUES = 64

@@ -1,4 +1,4 @@
-"""Count multiply-adds while a model runs, on real tensors or on none."""
+"""Count multiply-adds while a model runs, on any kind of tensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from ..running import DispatchMode
 
 
 class MultiplyAdds(DispatchMode):
-    """Counts the multiply-adds of whatever ATen runs, by the formulas of torch's own flop counter.
+    """Counts the multiply-adds of the ATen operations that run, by the formulas of torch's flop counter.
 
     >>> import torch
     >>> with MultiplyAdds() as counter:
@@ -18,7 +18,7 @@ class MultiplyAdds(DispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        # here, so that ``import aliasfix`` is quick: it brings triton along
+        # imported here because it imports triton, which would slow down ``import aliasfix``
         from torch.utils.flop_counter import flop_registry
 
         self.total = 0

@@ -1,12 +1,12 @@
 """Record one forward pass of a model as a graph of functional operations.
 
-`torch.fx.symbolic_trace` fails on control flow, and sees a module where this sees the operation. Here the model
-runs as it is, on meta tensors, under a ``TorchFunctionMode``: each operation becomes a node of a
-``torch.fx.Graph``, whether a module or somebody's ``forward`` called it. Parameters are replaced by meta twins on
-their way into an operation, never on the model, so nothing of the model changes.
+`torch.fx.symbolic_trace` fails on control flow, and records a module where this records an operation. Here the model
+runs as it is, on meta tensors, under a ``TorchFunctionMode``. Each operation becomes a node of a ``torch.fx.Graph``,
+whether a module or a ``forward`` calls it. Parameters are replaced by meta tensors in the arguments of an operation,
+never on the model, so the model does not change.
 
-Where a model asks for values (``.item()``, ``nonzero``) the pass is repeated on fake tensors, then on real ones. Where
-any values will do, the costly layers need not be computed for it: what they return is drawn.
+If a model asks for values (``.item()``, ``nonzero``), the pass is repeated on fake tensors, then on real ones. If
+random values serve as well, expensive layers are not computed and return random values.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ..planning.tail import acts_by_position
 from . import shapes
 from .counter import MultiplyAdds
 from .invocations import Invocations
-from .nest import mapped, tensors
+from .nested import map_tensors, tensors
 from .operation import Frame, Operation, of
 from .trace import Trace
 from .undisturbed import uncollected, undisturbed
@@ -43,13 +43,21 @@ def record(
     targets: tuple[Any, ...] = (),
     parameters: Mapping[str, Sequence[str]] | None = None,
 ) -> Trace:
-    """Run ``model(*args, *targets, **kwargs)`` once without computing anything where possible, and record it.
+    """Run ``model(*args, *targets, **kwargs)`` once and record it; compute nothing where that is possible.
 
-    The model, its buffers, modes and hooks and the random number generators are left as they were, also
-    when the pass fails. The ``backings`` are tried in their order: ``meta``, ``fake``, ``real``, or ``drawn``, which is
-    real but for the layers in `shapes`, whose results are drawn instead of computed. The ``targets`` are constants of
-    the pass: no data runs through the model from them.
-    ``parameters`` are the names of functions' parameters, by which their arguments are bound.
+    The model, its buffers, modes and hooks, and the random number generators stay as they are, also if the pass fails.
+
+    Args:
+        model: the model.
+        args, kwargs: its input.
+        training: the mode of the pass.
+        backings: the kinds of tensors to try, in order: ``meta``, ``fake``, ``real`` or ``drawn``. With ``drawn``,
+            tensors are real, but the layers in `shapes` return random values.
+        targets: further positional arguments, recorded as constants.
+        parameters: the parameter names of functions; their arguments are bound by name.
+
+    Returns:
+        The trace. If every backing fails, it is the longest one, and ``failure`` holds the last error.
 
     >>> trace = record(nn.Conv2d(3, 8, 3, stride=2), (torch.ones(1, 3, 9, 9),), {})
     >>> [(of(node).name, of(node).shape) for node in trace.graph.nodes if node.op == "call_function"]
@@ -98,7 +106,7 @@ class _Recorder(TorchFunctionMode):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Listen to every module call and every function call."""
+        """Record every module call and every function call."""
         handles = []
         with contextlib.ExitStack() as stack:
             for module in self.model.modules():
@@ -116,7 +124,7 @@ class _Recorder(TorchFunctionMode):
             yield
 
     def finish(self, result: Any) -> None:
-        """Note what the model returns: who gets it uses it."""
+        """Record what the model returns, as a use of it."""
         returned = [self.nodes[id(t)] for t in tensors(result) if id(t) in self.nodes]
         node = self.trace.graph.output(tuple(dict.fromkeys(returned)))
         node.meta["operation"] = Operation(node, "output", variable=True)
@@ -143,8 +151,8 @@ class _Recorder(TorchFunctionMode):
     # -- tensors ---------------------------------------------------------------------------------------------
 
     def lift_inputs(self, values: Any) -> Any:
-        """Replace the input's tensors by placeholders' twins."""
-        return mapped(values, self._placeholder)
+        """Replace every tensor of the input by the twin of a placeholder."""
+        return map_tensors(values, self._placeholder)
 
     def _placeholder(self, tensor: Tensor) -> Tensor:
         twin = self._twin(tensor)
@@ -159,7 +167,7 @@ class _Recorder(TorchFunctionMode):
         return tensor.detach().clone()
 
     def _lift(self, tensor: Tensor) -> Tensor:
-        """The tensor itself where the pass made it, else the twin of a parameter, buffer or constant."""
+        """Return a tensor that the pass made; replace a parameter, buffer or constant by its twin."""
         if id(tensor) in self.nodes:
             return tensor
         if id(tensor) not in self.twins:
@@ -191,11 +199,11 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        args, kwargs = mapped(args, self._lift), mapped(kwargs or {}, self._lift)
+        args, kwargs = map_tensors(args, self._lift), map_tensors(kwargs or {}, self._lift)
         given = {id(t): (t, t._version) for t in tensors((args, kwargs))}
         counted = self.counter.total
-        told = self._told(func, args, kwargs)
-        out = self._run(func, args, kwargs) if told is None else told.result
+        inferred = self._inferred(func, args, kwargs)
+        out = self._run(func, args, kwargs) if inferred is None else inferred.result
         results = list(tensors(out))
         mutated = [t for t, version in given.values() if t._version != version]
         if not results and not mutated:
@@ -204,7 +212,7 @@ class _Recorder(TorchFunctionMode):
             return out
         node = self._node(func, args, kwargs)
         makes = bool(results) and {_storage(t) for t in results}.isdisjoint(_storage(t) for t, _ in given.values())
-        adds = self.counter.total - counted if told is None else told.multiply_adds
+        adds = self.counter.total - counted if inferred is None else inferred.multiply_adds
         operation = of(node)
         operation.multiply_adds, operation.makes, operation.moves = adds, makes, makes or bool(mutated)
         if isinstance(out, Tensor):
@@ -214,29 +222,31 @@ class _Recorder(TorchFunctionMode):
             self._bind(tensor, node, operation.variable)
         return out
 
-    def _told(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> shapes.Told | None:
-        """What need not be run."""
+    def _inferred(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> shapes.Inferred | None:
+        """Return the result of a function that need not run, else None."""
         if self.backing == "meta":
-            return shapes.tell(func, args, kwargs)
+            return shapes.infer(func, args, kwargs)
         if self.drawn is None:
             return None
-        told = shapes.tell(func, args, kwargs)
-        if told is None:
-            return shapes.tell_large(func, args, kwargs)
-        for result in tensors(told.result):
+        inferred = shapes.infer(func, args, kwargs)
+        if inferred is None:
+            return shapes.infer_large(func, args, kwargs)
+        for result in tensors(inferred.result):
             if result.numel() < shapes.LARGE:
                 shapes.fill(result, self.drawn)
-        return told
+        return inferred
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if acts_by_position(getattr(func, "__name__", "")):
-            return func(*args, **kwargs)  # counting would find nothing, in as much time again
+            return func(*args, **kwargs)  # makes no multiply-adds: counting would double the time
         with self.counter:
             return func(*args, **kwargs)
 
     def _node(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         op = getattr(func, "__name__", str(func))
-        node = self.trace.graph.call_function(func, mapped(args, self._known), mapped(kwargs, self._known))
+        node = self.trace.graph.call_function(func, map_tensors(args, self._known), map_tensors(kwargs, self._known))
         path = self.top.path if self.top is not None else ""
         node.meta["operation"] = Operation(
             node,
@@ -251,7 +261,7 @@ class _Recorder(TorchFunctionMode):
         return node
 
     def _note_size(self, tensor: Tensor) -> None:
-        """Whoever reads a size uses the tensor: a denser map would tell another one."""
+        """Record that a size is read: a denser map has another one."""
         read = self.nodes[id(tensor)]
         if of(read).variable and not any(of(user).name == "size" for user in read.users):
             node = self.trace.graph.call_function(_size, (read,))
@@ -265,8 +275,8 @@ class _Recorder(TorchFunctionMode):
         if id(out) not in given:
             self._bind(out, node, variable)
             return out
-        # The function returned the object it was given. Whoever holds that object and whoever holds the result
-        # are told apart: only the latter would see a layer that is inserted after the function.
+        # The function returned its argument. The result gets an alias, so that later uses of the argument and of the
+        # result differ: a layer that is inserted after the function changes only the result.
         alias = out.detach()
         self._bind(alias, node, variable)
         if mutated:
@@ -287,7 +297,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def _held(x: Any) -> Any:
-    """An object that was changed in place, as seen by those who held it before."""
+    """The argument of a function that changed it in place."""
     return x
 
 
@@ -297,10 +307,10 @@ def _size(x: Any) -> Any:
 
 
 def _part(x: Any, index: int) -> Any:
-    """One of the results of an operation."""
+    """One result of an operation that returns several."""
     return x[index]
 
 
 def _storage(tensor: Tensor) -> int:
-    """What two tensors share where one is a view of the other."""
+    """Return what identifies the memory of a tensor and of its views."""
     return int(tensor.untyped_storage()._cdata)

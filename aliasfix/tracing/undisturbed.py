@@ -1,4 +1,4 @@
-"""Run a model and leave everything as it was."""
+"""Run a model and restore its state and the random number generators afterwards."""
 
 import contextlib
 import copy
@@ -13,7 +13,11 @@ from torch import nn
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put every module into one mode, without gradients; afterwards everything is as it was."""
+    """Put every module into one mode, without gradients; restore everything at the end.
+
+    Restored are the attributes, parameters, buffers, children and caches of the modules, and the random number
+    generators of Python, NumPy and PyTorch.
+    """
     modules = list(model.modules())
     attributes = [dict(module.__dict__) for module in modules]
     tables = [(dict(m._parameters), dict(m._buffers), dict(m._modules)) for m in modules]
@@ -46,7 +50,7 @@ def undisturbed(model: nn.Module, training: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Without the garbage collector, which would walk everything there is each time that a pass has made enough."""
+    """Stop the garbage collector, which would walk all objects again and again during a pass."""
     collects = gc.isenabled()
     gc.disable()
     try:
