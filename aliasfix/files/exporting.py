@@ -138,8 +138,8 @@ def _as_onnx(model: nn.Module, program: ExportedProgram) -> tuple[Callable[[Path
         converted = torch.onnx.export(program, dynamo=True, verbose=False)
     except ModuleNotFoundError as error:
         raise AliasfixError(f'{error.name} is not installed: pip install "aliasfix[onnx]"') from error
-    except Exception as error:
-        cause = error.__cause__ or error  # torch wraps it in a page of advice
+    except Exception as error:  # torch wraps the cause in a page of advice
+        cause = error.__cause__ or error
         hint = "; torch 2.6 lacks batch normalization there: install 2.7 or later" if torch.__version__ < "2.7" else ""
         raise AliasfixError(f"{type(model).__name__} cannot be exported to ONNX: {one_line(cause)}{hint}") from error
     assert converted is not None
