@@ -3,12 +3,12 @@
     AvgPool_{k,s}  =  Subsample_s ∘ Box_k   →   Subsample_s ∘ Blur_m ∘ Box_k      (average="keep")
                                             →   Subsample_s ∘ Blur_m              (average="replace")
 
-The moving average commutes with shifts, and is itself a low-pass, but one whose side lobes alias. Kept, it is
-blurred like every other operation, and the trained phase stays; replaced, the blur takes its place, as in the
-paper.
+The moving average commutes with shifts. It is itself a low-pass filter, but its side lobes alias. With ``keep`` it is
+blurred like every other operation, at the phase that the network was trained with. With ``replace`` the blur takes its
+place, as in the paper.
 
-Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map. The divisor is the original's everywhere:
-``count_include_pad``, ``divisor_override``, and what ``ceil_mode`` overhangs is not counted.
+Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map. The divisors are the original's: they follow
+``count_include_pad`` and ``divisor_override``, and do not count samples beyond the padding under ``ceil_mode``.
 
 Weights: none.
 
@@ -45,7 +45,7 @@ class AveragePool(Pool):
     together = "fused"
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """A pool of stride above 1 that gives more than one sample."""
+        """Find a pool of stride above 1; one that returns a single sample is kept."""
         kernel, stride, _ = self.window(call.name, call.arguments)
         if max(stride) == 1:
             return None
@@ -56,7 +56,7 @@ class AveragePool(Pool):
         return Site(stride, kernel, reason)
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
-        """The moving average at stride 1, with the original's divisors."""
+        """Compute the moving average at stride 1, with the original's divisors."""
         x = bound["input"]
         axes = spatial_axes(op)
         kernel, strides, padding = self.window(op, bound)
@@ -81,9 +81,9 @@ class AveragePool(Pool):
         return total
 
     def blurred(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
-        """The blurred moving average, by one matrix for each axis where that is cheaper."""
+        """Compute the blurred moving average, by one matrix per axis if that is faster."""
         x, axes, wrap = bound["input"], spatial_axes(op), blur.padding == "circular"
-        options = {name: value for name, value in bound.items() if name != "input"}  # what is kept is not the input
+        options = {name: value for name, value in bound.items() if name != "input"}  # the closure must not hold it
 
         def steps(x: Tensor) -> Any:
             return blur(written(self.dense(op, func, {"input": x, **options}, (1,) * axes, wrap)))
@@ -99,17 +99,17 @@ class AveragePool(Pool):
         return Fused(steps, (first / divisor if divisor else first, *others))(x)
 
     def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
-        """As the recipe says."""
+        """Whether the recipe replaces averages."""
         return recipe.average == "replace"
 
     def replacement_shift(self, bound: dict[str, Any], taps: tuple[int, ...]) -> tuple[float, ...]:
-        """The left of two central samples stands for a window of even size."""
+        """The blur lies on the left of the two central samples of an even window."""
         kernel = per_axis(bound["kernel_size"], len(taps))
         pairs = zip(super().replacement_shift(bound, taps), kernel, strict=True)
         return tuple(shift - (0.0 if k % 2 else 0.5) for shift, k in pairs)
 
     def replace(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
-        """The blur on the lattice of the windows' centres (the left one of two), as many samples as the pool gives."""
+        """Blur at the centres of the windows (the left one of two), with the output size of the pool."""
         x = bound["input"]
         axes = len(blur.stride)
         kernel, strides, padding = self.window(op, bound)
@@ -151,7 +151,7 @@ def _matrix(
     total: bool,
     border: str,
 ) -> Tensor:
-    """(n, N): what the average, or if ``total`` the sum, and its blur make of the unit impulses of an axis."""
+    """Return the matrix (n, N) of the average, or the sum if ``total``, and its blur along an axis."""
     with torch.inference_mode(False), torch.no_grad():
         bound = {
             "input": torch.eye(length, dtype=torch.float64, device="cpu")[:, None, None],
@@ -164,7 +164,7 @@ def _matrix(
 
 
 def _counts(length: int, kernel: int, padding: int, extra: int, include_pad: bool) -> Tensor:
-    """The samples that count in each dense window along one axis: the padding or not, the overhang never."""
+    """Return the divisor of each dense window along one axis: padding may count, the overhang never does."""
     counted = torch.ones(length + 2 * padding + extra)
     if not include_pad:
         counted[:padding] = 0
