@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aliasfix.layers.averages import Fused, fuses, taps
-from aliasfix.layers.batches import written
+from aliasfix.layers.batches import materialize
 from aliasfix.layers.blur import BlurPool
 from aliasfix.layers.functional import blur_pool
 from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes, wrap_input
@@ -86,7 +86,7 @@ class AveragePool(Pool):
         options = {name: value for name, value in bound.items() if name != "input"}  # the closure must not hold it
 
         def steps(x: Tensor) -> Any:
-            return blur(written(self.dense(op, func, {"input": x, **options}, (1,) * axes, wrap)))
+            return blur(materialize(self.dense(op, func, {"input": x, **options}, (1,) * axes, wrap)))
 
         own = type(blur) is BlurPool and not blur._forward_hooks and not blur._forward_pre_hooks
         filters = taps(blur.kernel) if own and fuses(x, axes) else None

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aliasfix.layers.batches import in_parts, layout, needs_gradient, runs_now, written
+from aliasfix.layers.batches import in_parts, layout, materialize, needs_gradient, runs_now
 from aliasfix.layers.blur import BlurPool
 from aliasfix.layers.dense_max import dense_max
 from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes, wrap_input
@@ -75,7 +75,7 @@ class MaxPool(Pool):
             x = F.pad(x, [n for amount in reversed(extra) for n in (0, amount)], value=-torch.inf)
         if _with_indices(op):
             return func(x, kernel, stride=1, padding=padding, dilation=dilation, return_indices=True)
-        return written(func(x, kernel, stride=1, padding=padding, dilation=dilation))
+        return materialize(func(x, kernel, stride=1, padding=padding, dilation=dilation))
 
     cases = (
         Case("module", lambda: nn.MaxPool2d(3, 2, 1)),

@@ -40,7 +40,7 @@ def is_exporting() -> bool:
     return flag or (_IS_OLD and torch._dynamo.config.allow_rnn)
 
 
-def written(x: Tensor) -> Tensor:
+def materialize(x: Tensor) -> Tensor:
     """Have a compiler write ``x``, which must not be a view, to memory once.
 
     Inductor inlines cheap operations into every use: a maximum of four values, nine times into a blur of nine taps.
@@ -59,7 +59,7 @@ def layout(x: Tensor) -> torch.memory_format:
     return last[x.dim()] if x.dim() in last and x.stride(1) == 1 else torch.contiguous_format
 
 
-def arranged(gradient: Tensor, memory: torch.memory_format) -> Tensor:
+def arrange(gradient: Tensor, memory: torch.memory_format) -> Tensor:
     """Return ``gradient`` in a memory format; a vmapped gradient, which has none, stays as it is."""
     return gradient.contiguous(memory_format=memory) if runs_now(gradient) else gradient
 
@@ -87,10 +87,10 @@ def in_parts(function: Callable[[Tensor], Tensor], linear: Linear, x: Tensor) ->
     if needs_gradient(x):
         out: Tensor = _Parts.apply(x, function, linear)
         return out
-    return joined(lambda part: linear(function(part)), x)
+    return map_parts(lambda part: linear(function(part)), x)
 
 
-def joined(function: Callable[[Tensor], Tensor], x: Tensor, values: int | None = None) -> Tensor:
+def map_parts(function: Callable[[Tensor], Tensor], x: Tensor, values: int | None = None) -> Tensor:
     """Return ``function(x)``, a few entries of the first axis at a time; an entry counts as ``values``."""
     values = math.prod(x.shape[1:]) if values is None else values
     if len(x) * values <= PART or len(x) == 1:
@@ -109,7 +109,7 @@ class _Parts(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], linear: Linear) -> Tensor:
         ctx.save_for_backward(x)
         ctx.function, ctx.linear = function, linear
-        return joined(lambda part: linear(function(part)), x)
+        return map_parts(lambda part: linear(function(part)), x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -120,6 +120,6 @@ class _Parts(torch.autograd.Function):
             own = part.detach().requires_grad_()
             with torch.enable_grad():
                 met = ctx.function(own)
-            gradient = ctx.linear.adjoint(arranged(gradient, layout(met)), met.shape)
+            gradient = ctx.linear.adjoint(arrange(gradient, layout(met)), met.shape)
             found += torch.autograd.grad(met, own, gradient, create_graph=twice)
         return torch.cat(found), None, None

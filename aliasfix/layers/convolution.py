@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batches import PART, arranged, is_compiled, joined, layout, needs_gradient, runs_now, written
+from .batches import PART, arrange, is_compiled, layout, map_parts, materialize, needs_gradient, runs_now
 from .padding import fold, pad
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -75,7 +75,7 @@ class Blur:
         for axis, row in enumerate(taps):
             borders = [border if axis == other else (0, 0) for other, border in enumerate(self.borders)]
             x = weighted_sum(pad(x, borders, self.padding), row, self.stride[axis], axis - len(taps))
-            x = written(x) if axis + 1 < len(taps) else x
+            x = materialize(x) if axis + 1 < len(taps) else x
         return x
 
     # -- eagerly on a CPU ------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.blur.adjoint(arranged(gradients[0], ctx.layout), ctx.shape), None
+        return ctx.blur.adjoint(arrange(gradients[0], ctx.layout), ctx.shape), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class _Linear(torch.autograd.Function):
 
 def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor, values: int | None = None) -> Tensor:
     """Apply ``function`` to all of ``x`` if the kernel needs no copy of it, else in parts, whose copies fit a cache."""
-    return function(x) if x.stride(1) == 1 and x.dtype.itemsize > 2 else joined(function, x, values)
+    return function(x) if x.stride(1) == 1 and x.dtype.itemsize > 2 else map_parts(function, x, values)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -90,3 +90,21 @@ def of(node: fx.Node) -> Operation:
     """Return the operation of a node of a recorded graph."""
     operation: Operation = node.meta["operation"]
     return operation
+
+
+# -- functions of nodes that the recorder adds ---------------------------------------------------------------
+
+
+def held(x: Any) -> Any:
+    """The argument of a function that changed it in place."""
+    return x
+
+
+def size(x: Any) -> Any:
+    """The size of a tensor, read by Python."""
+    return x.shape
+
+
+def part(x: Any, index: int) -> Any:
+    """One result of an operation that returns several."""
+    return x[index]

@@ -25,7 +25,7 @@ from . import shapes
 from .counter import MultiplyAdds
 from .invocations import Invocations
 from .nested import map_tensors, tensors
-from .operation import Frame, Operation, of
+from .operation import Frame, Operation, held, of, part, size
 from .trace import Trace
 from .undisturbed import uncollected, undisturbed
 
@@ -107,15 +107,12 @@ class _Recorder(TorchFunctionMode):
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Record every module call and every function call."""
-        handles = []
         with contextlib.ExitStack() as stack:
-            for module in self.model.modules():
-                handles.append(module.register_forward_pre_hook(self._enter, prepend=True))
-                handles.append(module.register_forward_hook(self._leave))
-            stack.enter_context(self.invocations.counted(self.model))
             stack.callback(self._forget)
-            for handle in handles:
-                stack.callback(handle.remove)
+            for module in self.model.modules():
+                stack.callback(module.register_forward_pre_hook(self._enter, prepend=True).remove)
+                stack.callback(module.register_forward_hook(self._leave).remove)
+            stack.enter_context(self.invocations.counted(self.model))
             if self.fake is not None:
                 stack.enter_context(self.fake)
             stack.enter_context(self)
@@ -264,7 +261,7 @@ class _Recorder(TorchFunctionMode):
         """Record that a size is read: a denser map has another one."""
         read = self.nodes[id(tensor)]
         if of(read).variable and not any(of(user).name == "size" for user in read.users):
-            node = self.trace.graph.call_function(_size, (read,))
+            node = self.trace.graph.call_function(size, (read,))
             node.meta["operation"] = Operation(node, "size", frame=self.top, variable=True)
 
     def _known(self, tensor: Tensor) -> Any:
@@ -280,35 +277,20 @@ class _Recorder(TorchFunctionMode):
         alias = out.detach()
         self._bind(alias, node, variable)
         if mutated:
-            held = self.trace.graph.call_function(_held, (node,))
-            held.meta["operation"] = replace(of(node), node=held, name="held", extents=(), moves=False)
-            self._bind(out, held, variable)
+            changed = self.trace.graph.call_function(held, (node,))
+            changed.meta["operation"] = replace(of(node), node=changed, name="held", extents=(), moves=False)
+            self._bind(out, changed, variable)
         return alias
 
     def _bind_parts(self, out: Any, node: fx.Node) -> None:
         if isinstance(out, tuple | list):
-            for index, part in enumerate(out):
-                if isinstance(part, Tensor):
-                    item = self.trace.graph.call_function(_part, (node, index))
+            for index, value in enumerate(out):
+                if isinstance(value, Tensor):
+                    item = self.trace.graph.call_function(part, (node, index))
                     item.meta["operation"] = replace(of(node), node=item, name="part", extents=(), multiply_adds=0)
-                    self._bind(part, item, of(node).variable)
+                    self._bind(value, item, of(node).variable)
                 else:
-                    self._bind_parts(part, node)
-
-
-def _held(x: Any) -> Any:
-    """The argument of a function that changed it in place."""
-    return x
-
-
-def _size(x: Any) -> Any:
-    """The size of a tensor, read by Python."""
-    return x.shape
-
-
-def _part(x: Any, index: int) -> Any:
-    """One result of an operation that returns several."""
-    return x[index]
+                    self._bind_parts(value, node)
 
 
 def _storage(tensor: Tensor) -> int:
