@@ -29,19 +29,20 @@ Result = TypeVar("Result")
 
 
 def _recipe_alone(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Refuse an option beside ``recipe=``, even where it has the default's value: it would be ignored."""
+    """Refuse other options beside ``recipe=``, which would be ignored, even those with a default value."""
     names = list(signature(function).parameters)
     options = {option.name for option in dataclasses.fields(Recipe)}
 
     @functools.wraps(function)
     def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         if kwargs.get("recipe") is not None and options & {*names[: len(args)], *kwargs}:
-            raise AliasfixError("recipe= holds all options: give it alone, or the options without it")
+            raise AliasfixError("recipe= holds all options: give recipe= alone, or the options without it")
         return function(*args, **kwargs)
 
     return checked
 
 
+@torch.inference_mode(False)
 @_recipe_alone
 def convert(
     model: nn.Module,
@@ -61,24 +62,24 @@ def convert(
     """Anti-alias every sampling operation of a model, keeping its weights (Zhang, ICML 2019).
 
     Args:
-        model: any module; its class, methods, parameters and state_dict keys stay.
+        model: any module. Its class, methods, parameters and state_dict keys stay the same.
         filter, padding, stem, average, budget, memory_budget: see `Recipe`.
-        example_input: what to trace the model with, a tensor, a tuple of positional arguments, or a dict of keyword
-            arguments. Without it the model's own configuration is asked, else an image is guessed.
+        example_input: an input to trace the model with: a tensor, a tuple of positional arguments, or a dict of keyword
+            arguments. Default: an image of the size in the model's own configuration, else of a guessed size.
         include, exclude: module-path globs, or a predicate of (module, path).
-        recipe: all options at once; none is given beside it.
-        inplace: change the very object given, and no copy of the weights is made.
+        recipe: all options at once, instead of single ones.
+        inplace: convert ``model`` itself; the weights are not copied.
 
     Returns:
         The converted model: a copy, or ``model`` itself with ``inplace``.
 
     Raises:
-        AliasfixError: a mistake in the options, a model that does not run on the example input, or that was
-            converted by another recipe; the model is left as it was.
+        AliasfixError: an option is wrong, the model does not run on the example input, or the model was converted by
+            another recipe. The model stays as it is.
 
     Warns:
-        NoEffectWarning: nothing in the model is converted.
-        LatticeWarning: an even filter moves branches that meet by half a sample.
+        NoEffectWarning: no operation of the model is converted.
+        LatticeWarning: an even filter shifts branches that meet by half a sample relative to each other.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2))
     >>> convert(model, "tri3")(torch.ones(1, 3, 16, 16)).shape
@@ -89,30 +90,29 @@ def convert(
     options = recipe or Recipe(filter, padding, stem, average, *globs, budget, memory_budget)
     done = surgery.executed(model)
     if done is not None and done.recipe != options:
-        raise AliasfixError(
-            f"the model was converted with {done.recipe}; take that back first with aliasfix.revert(model)"
-        )
+        raise AliasfixError(f"the model was converted with {done.recipe}; undo that first with aliasfix.revert(model)")
     plan = done if done is not None else _plan(model, options, example_input)
     if not inplace:
-        model = _copy(model)
+        model = copied(model)
     if done is not None:
         return model
     if not plan.converted:
         reason = plan.kept[0].reason if plan.kept else "No operation in it samples."
-        warnings.warn(f"nothing to convert in {type(model).__name__}: {reason}", NoEffectWarning, stacklevel=3)
+        warnings.warn(f"nothing to convert in {type(model).__name__}: {reason}", NoEffectWarning, stacklevel=4)
         return model
     if plan.lattice.drifts:
         drift = plan.lattice.drifts[0]
         warnings.warn(
-            f"{len(plan.lattice.drifts)} merges meet branches that the even filter moved apart, first in "
-            f"{drift.path or 'the model'} by {drift.shift:g} input samples",
+            f"the even filter moves the branches of {len(plan.lattice.drifts)} merges apart, first in "
+            f"{drift.path or 'the model'} by {drift.shift:g} input samples; an odd filter such as tri3 does not",
             LatticeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     surgery.apply(model, plan)
     return model
 
 
+@torch.inference_mode(False)
 @_recipe_alone
 def inspect(
     model: nn.Module,
@@ -128,10 +128,10 @@ def inspect(
     memory_budget: float | None = None,
     recipe: Recipe | None = None,
 ) -> Plan:
-    """What `convert` would do, and why: the dry run, with the same options.
+    """Plan a conversion without carrying it out. The options are those of `convert`.
 
     Returns:
-        A `Plan`: iterate it for the steps, print it for a table.
+        A `Plan`, which iterates over its steps and prints as a table.
 
     >>> [(step.path, step.action) for step in inspect(nn.Sequential(nn.MaxPool2d(2)))]
     [('0', 'convert')]
@@ -143,7 +143,7 @@ def inspect(
 
 
 def report(model: nn.Module) -> Plan | None:
-    """The executed plan of a converted model, None if it never was converted.
+    """Return the executed plan of a converted model, None if the model was not converted.
 
     >>> report(nn.Sequential()) is None
     True
@@ -151,12 +151,17 @@ def report(model: nn.Module) -> Plan | None:
     return surgery.executed(model)
 
 
+@torch.inference_mode(False)
 def revert(model: nn.Module, inplace: bool = False) -> nn.Module:
-    """The original function back, bit for bit, with the current weights.
+    """Undo a conversion. With the same weights, the model computes what the original does, bit for bit.
+
+    Args:
+        model: a converted model.
+        inplace: revert ``model`` itself, instead of a copy.
 
     Raises:
-        AliasfixError: the model is not a converted one, or was calibrated: its weights are then made for the blurs,
-            and the original's have to be loaded first.
+        AliasfixError: the model was not converted, or was calibrated: then its weights fit the blurs, and the original
+            weights have to be loaded first.
 
     >>> model = revert(convert(nn.Sequential(nn.MaxPool2d(2))))
     >>> model
@@ -168,9 +173,9 @@ def revert(model: nn.Module, inplace: bool = False) -> nn.Module:
     plan = surgery.executed(model)
     if plan is None:
         raise AliasfixError("the model is not a converted one: aliasfix.report(model) is None")
-    if is_calibrated(model):
+    if plan.calibration is not None and is_calibrated(model):
         raise AliasfixError(
-            f"the model was calibrated ({plan.calibration['method']}), which changed its weights: "  # type: ignore[index]
+            f"the model was calibrated ({plan.calibration['method']}), which changed its weights: "
             f"load the original's first with model.load_state_dict, then revert"
         )
     if not inplace:
@@ -180,16 +185,16 @@ def revert(model: nn.Module, inplace: bool = False) -> nn.Module:
 
 
 def unblurred(model: nn.Module) -> nn.Module:
-    """A copy of a converted model without its blurs, with the current weights, whatever these were made for."""
+    """Return a copy of a converted model without its blurs, with the current weights."""
     plan = surgery.executed(model)
     assert plan is not None
-    model = _copy(model)
+    model = copied(model)
     surgery.undo(model, plan)
     return model
 
 
 def is_calibrated(model: nn.Module) -> bool:
-    """Whether a converted model was calibrated and does not have the weights from before again."""
+    """Whether a converted model was calibrated and still has calibrated weights."""
     plan = surgery.executed(model)
     calibration = plan.calibration if plan is not None else None
     return calibration is not None and calibration["before"] != digest_of_weights(model.state_dict())
@@ -207,17 +212,8 @@ def _plan(model: nn.Module, recipe: Recipe, example_input: Any) -> Plan:
     return make_plan(model, recipe, recorded, notes)
 
 
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        return copied(model)
-    except Exception as error:
-        raise AliasfixError(
-            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); use inplace=True"
-        ) from error
-
-
 def _refuse(model: nn.Module) -> None:
-    """Stop at what Python does not run as a plain module, and say what to convert instead."""
+    """Raise an AliasfixError for a model that cannot be converted, and say what to convert instead."""
     if isinstance(model, torch.export.ExportedProgram):
         raise AliasfixError("the model is a program of torch.export: convert the module it was made from, then export")
     if not isinstance(model, nn.Module):

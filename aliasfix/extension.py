@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from .errors import AliasfixError
-from .text.wording import one_line
+from .errors import explaining
 
 
 def modules(package: str) -> Iterator[ModuleType]:
@@ -40,8 +39,6 @@ def registered(group: str, what: str, make: Callable[[Any], Any] = lambda loaded
     """
     for entry in importlib.metadata.entry_points(group=group):
         whose = f"{what} {entry.name} of {entry.dist.name if entry.dist else 'a package'} ({entry.value})"
-        try:
+        with explaining(f"{whose} cannot be loaded", "uninstall the package"):
             found = make(entry.load())
-        except Exception as error:
-            raise AliasfixError(f"{whose} cannot be loaded: {one_line(error)}; uninstall the package") from error
         yield whose, found

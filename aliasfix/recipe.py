@@ -1,4 +1,4 @@
-"""What the user asked for."""
+"""The options of a conversion."""
 
 import dataclasses
 import json
@@ -12,25 +12,24 @@ from .errors import AliasfixError
 
 @dataclass(frozen=True)
 class Recipe:
-    """All options of a conversion, frozen; JSON out and in.
+    """All options of a conversion. A recipe is frozen, and is written to JSON and read from it.
 
-    The command line takes its options from these fields: the metadata say how it names their values and explains them.
+    The options of the command line are made of these fields, with the help texts in their metadata.
 
     Args:
-        filter: a name of `aliasfix.filters.names()`, or explicit taps (scaled to sum 1).
-        padding: how the blur continues the map past its border; ``reflect``, ``replicate``, ``zero``
-            or ``circular`` (which wraps the dense operation's input too).
-        stem: the strided convolutions that read the model's input. ``paper`` leaves stride 2-3 and patch
-            embeddings alone and splits an overlapping stride 4; ``full`` converts all but patch
-            embeddings; ``keep`` none.
-        average: ``keep`` average pooling and blur after it, or ``replace`` it by the blur (Zhang, ICML 2019,
-            section 3).
-        include: module-path globs; only these are converted, whatever the stem policy says. A
-            glob that names a module covers what is inside it.
-        exclude: module-path globs that are left alone.
-        budget: the most multiply-adds that the converted model may make, as a multiple of the original's; the
-            sites that add most for each value they sample are left out until the rest fits. None for no limit.
-        memory_budget: the same for the bytes of its activations.
+        filter: a name from `aliasfix.filters.names()`, or explicit taps, which are scaled to sum 1.
+        padding: the padding of the blur: ``reflect``, ``replicate``, ``zero`` or ``circular``. ``circular`` also pads
+            the dense operation circularly.
+        stem: the policy for strided convolutions that read the model's input. ``paper`` keeps those of stride 2 and 3
+            and patch embeddings, and splits an overlapping stride 4. ``full`` converts all but patch embeddings.
+            ``keep`` converts none.
+        average: ``keep`` blurs after average pooling; ``replace`` replaces average pooling by the blur (Zhang, ICML
+            2019, section 3).
+        include: module-path globs. Only operations in these modules are converted, whatever the stem policy.
+        exclude: module-path globs. Operations in these modules are not converted.
+        budget: the most multiply-adds of the converted model, as a multiple of the original's. The sites that add most
+            per sampled value are kept until the others fit. Default: no limit.
+        memory_budget: the same for the bytes of activations.
 
     Raises:
         AliasfixError: an unknown filter or choice, or a budget below 1.
@@ -40,28 +39,28 @@ class Recipe:
     """
 
     filter: str | Sequence[float] = field(
-        default="tri3", metadata={"help": "The low-pass filter; a wider one aliases less and blurs more."}
+        default="tri3", metadata={"help": "The low-pass filter. A wider filter aliases less and blurs more."}
     )
     padding: str = field(
         default="reflect",
         metadata={
             "choices": ("reflect", "replicate", "zero", "circular"),
-            "help": "How the blur goes on past a border.",
+            "help": "The padding of the blur.",
         },
     )
     stem: str = field(
         default="paper",
         metadata={
             "choices": ("paper", "full", "keep"),
-            "help": "The first strided convolutions: left alone where dense evaluation is costly (paper), "
-            "all converted (full), or none (keep).",
+            "help": "Strided convolutions that read the input: keep those that are expensive to evaluate densely "
+            "(paper), convert all (full), or keep all (keep).",
         },
     )
     average: str = field(
         default="keep",
         metadata={
             "choices": ("keep", "replace"),
-            "help": "Blur after average pooling, or put the blur in its place.",
+            "help": "Blur after average pooling, or replace it by the blur.",
         },
     )
     include: Sequence[str] | None = field(
@@ -69,19 +68,19 @@ class Recipe:
         metadata={"metavar": "GLOB", "help": "Convert only in these modules, such as 'layer3.*'. Repeatable."},
     )
     exclude: Sequence[str] | None = field(
-        default=None, metadata={"metavar": "GLOB", "help": "Leave these modules alone. Repeatable."}
+        default=None, metadata={"metavar": "GLOB", "help": "Do not convert in these modules. Repeatable."}
     )
     budget: float | None = field(
         default=None,
         metadata={
             "metavar": "RATIO",
-            "help": "The most multiply-adds that the converted model may make, such as 1.1 times the original's: "
-            "what adds most is left alone.",
+            "help": "The most multiply-adds of the converted model, such as 1.1 times the original's. The most "
+            "expensive steps are skipped.",
         },
     )
     memory_budget: float | None = field(
         default=None,
-        metadata={"metavar": "RATIO", "help": "The same for the memory of its activations, such as 1.2."},
+        metadata={"metavar": "RATIO", "help": "The same for the memory of activations, such as 1.2."},
     )
 
     def __post_init__(self) -> None:
@@ -104,15 +103,15 @@ class Recipe:
                 object.__setattr__(self, name, globs)
 
     def to_json(self) -> str:
-        """The recipe as a JSON object, one key an option."""
+        """Return the recipe as a JSON object, with one key per option."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """The recipe that `to_json` wrote.
+        """Return the recipe that `to_json` wrote.
 
         Raises:
-            AliasfixError: not a JSON object, or an option this version does not know.
+            AliasfixError: ``text`` is not a JSON object, or has an option that this version does not know.
         """
         try:
             options = json.loads(text)

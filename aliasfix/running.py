@@ -10,6 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .errors import explaining
+
+
+class DispatchMode(TorchDispatchMode):
+    """A ``TorchDispatchMode`` with annotations."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has none
 
 
 def where(model: nn.Module, otherwise: Tensor | None = None) -> Tensor:
@@ -28,8 +38,13 @@ def where(model: nn.Module, otherwise: Tensor | None = None) -> Tensor:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy in the same modes; that of an FX graph would be in training mode."""
-    twin = copy.deepcopy(model)
+    """Return a deep copy in the same modes; that of an FX graph would be in training mode.
+
+    Raises:
+        AliasfixError: a part of the model cannot be copied.
+    """
+    with explaining(f"{type(model).__name__} cannot be copied", "use inplace=True"):
+        twin = copy.deepcopy(model)
     modes = {path: module.training for path, module in model.named_modules()}
     for path, module in twin.named_modules():
         module.training = modes[path]

@@ -1,6 +1,5 @@
 """Carry out a plan on a live model, and undo it. Nothing else changes models."""
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,20 +7,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from .attributes import PLAN
 from .edits.edit import Undo
 from .edits.watch import unwatch, watch
 from .layers.build import build
 from .layers.resampling import Resampling
 from .planning.plan import Plan
-
-_PLAN = "_aliasfix_plan"  # in the __dict__ of a converted model: the plan that was carried out
+from .running import where
 
 
 def apply(model: nn.Module, plan: Plan) -> None:
-    """Make every edit of ``plan`` on ``model`` in place: first all checks, then the changes.
+    """Apply every edit of ``plan`` to ``model`` in place: first all checks, then all changes.
 
     Raises:
-        AliasfixError: the model is not the one that was planned; nothing is changed.
+        AliasfixError: the plan does not fit the model; the model stays as it is.
     """
     for edit in plan.edits:
         edit.check(edit.find(model))
@@ -34,44 +33,42 @@ def apply(model: nn.Module, plan: Plan) -> None:
     try:
         for edit in plan.edits:
             undone.append(edit.apply(edit.find(model), build_for))
-    except BaseException:
+    except BaseException:  # an interrupt, too
         for step in reversed(undone):
             step()
         raise
     watch(model, plan.edits)
-    model.__dict__[_PLAN] = plan
+    model.__dict__[PLAN] = plan
 
 
 def executed(model: nn.Module) -> Plan | None:
-    """The plan that `apply` carried out on this model."""
-    plan: Plan | None = model.__dict__.get(_PLAN)
+    """Return the plan that `apply` carried out on this model, None if there is none."""
+    plan: Plan | None = model.__dict__.get(PLAN)
     return plan
 
 
 def note_calibration(model: nn.Module, calibration: Mapping[str, Any] | None) -> Plan:
-    """Write into a converted model's plan how its weights were calibrated."""
-    plan: Plan = replace(model.__dict__[_PLAN], calibration=calibration)
-    model.__dict__[_PLAN] = plan
+    """Store in a converted model's plan how its weights were calibrated."""
+    plan: Plan = replace(model.__dict__[PLAN], calibration=calibration)
+    model.__dict__[PLAN] = plan
     return plan
 
 
 def undo(model: nn.Module, plan: Plan) -> None:
-    """Take back every edit of ``plan``; the weights stay as they are now.
+    """Undo every edit of ``plan``; the weights keep their current values.
 
     Raises:
-        AliasfixError: a part that was edited is gone; nothing is changed.
+        AliasfixError: an edited module is missing; the model stays as it is.
     """
     found = [(edit, edit.find(model)) for edit in plan.edits]
     for edit, module in reversed(found):
         edit.undo(module)
     unwatch(model)
-    del model.__dict__[_PLAN]
+    del model.__dict__[PLAN]
 
 
 def _like(layer: nn.Module, module: nn.Module, model: nn.Module) -> nn.Module:
-    """The layer in the mode of ``module``, where that module's weights are (the model's if it has none)."""
-    near = (tensor for each in (module, model) for tensor in itertools.chain(each.parameters(), each.buffers()))
-    weight = next((tensor for tensor in near if tensor.is_floating_point()), None)
-    if weight is not None:
-        layer.to(weight.device, weight.dtype if weight.dtype.itemsize > 1 else torch.float32)
+    """Give a layer the mode of ``module``, and the device and dtype of its weights (or those of the model)."""
+    weight = where(module, where(model))
+    layer.to(weight.device, weight.dtype if weight.dtype.itemsize > 1 else torch.float32)
     return layer.train(module.training)

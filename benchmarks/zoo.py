@@ -37,9 +37,9 @@ from aliasfix.checks.laws import redraw
 from aliasfix.planning.planner import make_plan
 from aliasfix.planning.rule import parameters
 from aliasfix.tracing.example import traces
-from aliasfix.tracing.nest import mapped, tensors
-from aliasfix.tracing.recorder import undisturbed
+from aliasfix.tracing.nested import map_tensors, tensors
 from aliasfix.tracing.trace import Trace
+from aliasfix.tracing.undisturbed import undisturbed
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"
@@ -150,19 +150,19 @@ def _change(model: nn.Module, plan: aliasfix.Plan, args: tuple[Any, ...], dtype:
 def _rounding(model: nn.Module, args: tuple[Any, ...]) -> float:
     """How far a change of the input by 1e-15, in float64, moves the output: what no comparison can tell apart."""
     before = list(tensors(_run(model, args)))
-    nudged = mapped(args, lambda t: t * (1 + 1e-15) if t.is_floating_point() else t)
+    nudged = map_tensors(args, lambda t: t * (1 + 1e-15) if t.is_floating_point() else t)
     return _difference(before, list(tensors(_run(model, nudged))))
 
 
 def _cast(args: tuple[Any, ...], dtype: torch.dtype) -> Any:
-    return mapped(args, lambda t: t.to(dtype) if t.is_floating_point() else t)
+    return map_tensors(args, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
 
 def _shapes(model: nn.Module, args: tuple[Any, ...]) -> list[tuple[int, ...]] | None:
     """The output's shapes on fake tensors; None where they depend on values, as the boxes of a detector do."""
     try:
         with undisturbed(model, training=False), FakeTensorMode(allow_non_fake_inputs=True) as fake:
-            return [tuple(t.shape) for t in tensors(_run(model, mapped(args, fake.from_tensor)))]
+            return [tuple(t.shape) for t in tensors(_run(model, map_tensors(args, fake.from_tensor)))]
     except Exception:
         return None
 
@@ -177,7 +177,7 @@ def _difference(before: list[Tensor], after: list[Tensor]) -> float:
 
 
 def _odd(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return mapped(
+    return map_tensors(
         args, lambda t: torch.rand(*t.shape[:-2], t.shape[-2] + 1, t.shape[-1] + 5).to(t) if t.dim() > 3 else t
     )
 
@@ -211,7 +211,7 @@ def _build(entry: Entry, device: str, large: float) -> tuple[nn.Module, bool]:
 
 def _to(value: Any, model: nn.Module) -> Any:
     place = next((p.device for p in model.parameters()), torch.device("cpu"))
-    return None if value is None else mapped(value, lambda t: t.to(place))
+    return None if value is None else map_tensors(value, lambda t: t.to(place))
 
 
 def _batch_of_one(value: Any) -> Any:

@@ -2,9 +2,8 @@
 
     AdaptivePool   stays as it is
 
-Its windows differ in width and distance from one output sample to the next wherever the sizes do not divide, so
-that there is no stride to subsample by and no one filter that fits. Pooling to a single sample (global pooling) is
-no sampling at all.
+If the sizes do not divide, the windows differ in width and distance from one output sample to the next. There is then
+no stride, and no single filter fits. Pooling to one sample (global pooling) does not sample.
 
 Shapes: unchanged. Weights: none.
 """

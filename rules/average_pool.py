@@ -3,12 +3,12 @@
     AvgPool_{k,s}  =  Subsample_s ∘ Box_k   →   Subsample_s ∘ Blur_m ∘ Box_k      (average="keep")
                                             →   Subsample_s ∘ Blur_m              (average="replace")
 
-The moving average commutes with shifts, and is itself a low-pass, but one whose side lobes alias. Kept, it is
-blurred like every other operation, and the trained phase stays; replaced, the blur takes its place, as in the
-paper.
+The moving average commutes with shifts. It is itself a low-pass filter, but its side lobes alias. With ``keep`` it is
+blurred like every other operation, at the phase that the network was trained with. With ``replace`` the blur takes its
+place, as in the paper.
 
-Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map. The divisor is the original's everywhere:
-``count_include_pad``, ``divisor_override``, and what ``ceil_mode`` overhangs is not counted.
+Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map. The divisors are the original's: they follow
+``count_include_pad`` and ``divisor_override``, and do not count samples beyond the padding under ``ceil_mode``.
 
 Weights: none.
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aliasfix.layers.averages import Fused, fuses, taps
-from aliasfix.layers.batches import written
+from aliasfix.layers.batches import materialize
 from aliasfix.layers.blur import BlurPool
 from aliasfix.layers.functional import blur_pool
 from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes, wrap_input
@@ -45,25 +45,21 @@ class AveragePool(Pool):
     together = "fused"
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """A pool of stride above 1 that gives more than one sample."""
-        axes = spatial_axes(call.name)
-        kernel = per_axis(call.arguments["kernel_size"], axes)
-        stride = per_axis(call.arguments.get("stride") or kernel, axes)
+        """Find a pool of stride above 1; one that returns a single sample is kept."""
+        kernel, stride, _ = self.window(call.name, call.arguments)
         if max(stride) == 1:
             return None
-        out = (call.shape or ())[-axes:]
+        out = (call.shape or ())[-len(kernel) :]
         reason = None
         if out and max(out) == 1:
             reason = "It averages the whole map to one sample: there is nothing left to subsample."
         return Site(stride, kernel, reason)
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
-        """The moving average at stride 1, with the original's divisors."""
+        """Compute the moving average at stride 1, with the original's divisors."""
         x = bound["input"]
         axes = spatial_axes(op)
-        kernel = per_axis(bound["kernel_size"], axes)
-        strides = per_axis(bound.get("stride") or kernel, axes)
-        padding = per_axis(bound.get("padding", 0), axes)
+        kernel, strides, padding = self.window(op, bound)
         options = {k: bound[k] for k in ("count_include_pad", "divisor_override") if k in bound}
         lengths = [x.shape[axis - axes] for axis in range(axes)]
         extra = [
@@ -85,41 +81,38 @@ class AveragePool(Pool):
         return total
 
     def blurred(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
-        """The blurred moving average, by one matrix for each axis where that is cheaper."""
+        """Compute the blurred moving average, by one matrix per axis if that is faster."""
         x, axes, wrap = bound["input"], spatial_axes(op), blur.padding == "circular"
-        options = {name: value for name, value in bound.items() if name != "input"}  # what is kept is not the input
+        options = {name: value for name, value in bound.items() if name != "input"}  # the closure must not hold it
 
         def steps(x: Tensor) -> Any:
-            return blur(written(self.dense(op, func, {"input": x, **options}, (1,) * axes, wrap)))
+            return blur(materialize(self.dense(op, func, {"input": x, **options}, (1,) * axes, wrap)))
 
         own = type(blur) is BlurPool and not blur._forward_hooks and not blur._forward_pre_hooks
         filters = taps(blur.kernel) if own and fuses(x, axes) else None
         if filters is None:
             return steps(x)
-        kernel, divisor = per_axis(bound["kernel_size"], axes), bound.get("divisor_override")
-        strides, padding = per_axis(bound.get("stride") or kernel, axes), per_axis(bound.get("padding", 0), axes)
+        (kernel, strides, padding), divisor = self.window(op, bound), bound.get("divisor_override")
         how = bool(bound.get("ceil_mode")), bool(bound.get("count_include_pad", True)), bool(divisor)
         windows = zip(x.shape[2:], kernel, strides, padding, filters, strict=True)
         first, *others = [_matrix(*window, *how, blur.padding) for window in windows]
         return Fused(steps, (first / divisor if divisor else first, *others))(x)
 
     def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
-        """As the recipe says."""
+        """Whether the recipe replaces averages."""
         return recipe.average == "replace"
 
     def replacement_shift(self, bound: dict[str, Any], taps: tuple[int, ...]) -> tuple[float, ...]:
-        """The left of two central samples stands for a window of even size."""
+        """The blur lies on the left of the two central samples of an even window."""
         kernel = per_axis(bound["kernel_size"], len(taps))
         pairs = zip(super().replacement_shift(bound, taps), kernel, strict=True)
         return tuple(shift - (0.0 if k % 2 else 0.5) for shift, k in pairs)
 
     def replace(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
-        """The blur on the lattice of the windows' centres (the left one of two), as many samples as the pool gives."""
+        """Blur at the centres of the windows (the left one of two), with the output size of the pool."""
         x = bound["input"]
         axes = len(blur.stride)
-        kernel = per_axis(bound["kernel_size"], axes)
-        strides = per_axis(bound.get("stride") or kernel, axes)
-        padding = per_axis(bound.get("padding", 0), axes)
+        kernel, strides, padding = self.window(op, bound)
         start, size = [], []
         for axis in range(axes):
             window = (x.shape[axis - axes], kernel[axis], strides[axis], padding[axis])
@@ -158,7 +151,7 @@ def _matrix(
     total: bool,
     border: str,
 ) -> Tensor:
-    """(n, N): what the average, or if ``total`` the sum, and its blur make of the unit impulses of an axis."""
+    """Return the matrix (n, N) of the average, or the sum if ``total``, and its blur along an axis."""
     with torch.inference_mode(False), torch.no_grad():
         bound = {
             "input": torch.eye(length, dtype=torch.float64, device="cpu")[:, None, None],
@@ -171,7 +164,7 @@ def _matrix(
 
 
 def _counts(length: int, kernel: int, padding: int, extra: int, include_pad: bool) -> Tensor:
-    """The samples that count in each dense window along one axis: the padding or not, the overhang never."""
+    """Return the divisor of each dense window along one axis: padding may count, the overhang never does."""
     counted = torch.ones(length + 2 * padding + extra)
     if not include_pad:
         counted[:padding] = 0

@@ -1,8 +1,8 @@
-"""A blur of an earlier conversion.
+"""Blur of an earlier conversion.
 
     Subsample_s ∘ Blur_m   stays as it is
 
-It is what the other rules rewrite to; converting it again would blur twice.
+The other rules insert it. Converting it again would blur twice.
 """
 
 from torch import nn
@@ -19,10 +19,10 @@ class BlurPool(Rule):
     signatures = {"blur_pool": ("x", "kernel", "stride", "padding", "start", "size", "taps")}
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """A blur that subsamples, always left alone."""
+        """Find a blur that subsamples, and keep it."""
         stride = tuple(call.arguments["stride"])
         if max(stride) == 1:
             return None
-        return Site(stride, tuple(of(call.arguments["kernel"]).sizes), "It is a blur that aliasfix put there.")
+        return Site(stride, tuple(of(call.arguments["kernel"]).sizes), "It is a blur that aliasfix inserted.")
 
     cases = (Case("layer", lambda: nn.Sequential(BlurPoolLayer("tri3", (2, 2))), kept="aliasfix"),)

@@ -2,7 +2,7 @@
 
     FractionalMaxPool   stays as it is
 
-It draws its windows at random, so that there is no lattice to keep.
+Its windows are random, so the samples lie on no lattice.
 
 Shapes: unchanged. Weights: none.
 
@@ -26,9 +26,9 @@ class FractionalPool(Rule):
     }
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """Any call."""
+        """Find every call, and keep it."""
         axes = spatial_axes(call.name)
         kernel = per_axis(call.arguments["kernel_size"], axes)
-        return Site(kernel, kernel, "It draws its windows at random, so that there is no lattice to keep.")
+        return Site(kernel, kernel, "Its windows are random, and the samples lie on no lattice.")
 
     cases = (Case("module", lambda: nn.FractionalMaxPool2d(2, output_ratio=0.5), kept="random"),)

@@ -4,9 +4,10 @@
                                        →   s · Blur_m ∘ Zeros_s             (average="replace")
     Nearest_{↓s}  =  Subsample_s       →   Subsample_s ∘ Blur_m
 
-Repeating each sample s times is inserting zeros and averaging, and like an average pool it may be kept and blurred,
-or replaced by the filter, whose gain then makes up for the zeros: ``rect2`` is nearest again, ``bin4`` bilinear.
-Enlarging by a ratio that is no integer is left alone. Bilinear and bicubic interpolation is a low-pass of its own.
+Repeating each sample s times equals inserting zeros and averaging. Like an average pool it is kept and blurred, or
+replaced by the filter with a gain that compensates for the zeros: ``rect2`` gives nearest-neighbour, ``bin4`` bilinear
+interpolation. An enlargement by a ratio that is no integer is kept. Bilinear and bicubic interpolation are low-pass
+filters already, and are kept.
 
 Shapes: unchanged.
 
@@ -32,9 +33,10 @@ class Interpolate(Rule):
 
     signatures = {"interpolate": ("input", "size", "scale_factor", "mode", "align_corners")}
     enlarges = True
+    resizes = True
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """A change of size; by an integer and to the nearest sample it may be converted."""
+        """Find a change of size; only nearest-neighbour interpolation by an integer is converted."""
         axes = len(call.sizes) - 2
         old, new = of(call.arguments["input"]).sizes[-axes:], call.sizes[-axes:]
         if old == new:
@@ -49,10 +51,10 @@ class Interpolate(Rule):
             reason = f"Interpolation of mode {mode} is a low-pass of its own."
         elif not whole:
             reason = "The ratio of the sizes is no integer, so that no one filter fits all samples."
-        return Site(ratio, reason=reason, enlarges=up or reason is not None, before=not up)
+        return Site(ratio, reason=reason, enlarges=up, before=not up)
 
     def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
-        """Where it enlarges and the recipe says so."""
+        """Whether it enlarges, and the recipe replaces averages."""
         scale, size = bound.get("scale_factor"), bound.get("size")
         last: Any = scale if scale is not None else size
         last = last[-1] if isinstance(last, tuple | list) else last
@@ -60,11 +62,11 @@ class Interpolate(Rule):
         return recipe.average == "replace" and bool(last > least)
 
     def replace(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
-        """Zero insertion and the filter."""
+        """Insert zeros and filter."""
         return blur(bound["input"])
 
     def replacement_shift(self, bound: dict[str, Any], taps: tuple[int, ...]) -> tuple[float, ...]:
-        """Half a sample of the output where taps and rate do not add up to an even number."""
+        """Half a sample of the output if the sum of taps and rate is odd."""
         old, size, scale = of(bound["input"]).sizes[-len(taps) :], bound.get("size"), bound.get("scale_factor")
         given: Any = scale if scale is not None else size
         each = tuple(given) if isinstance(given, tuple | list) else (given,) * len(taps)

@@ -2,15 +2,15 @@
 
     LPPool_{k,s}  =  Subsample_s ∘ LP_k   →   Subsample_s ∘ Blur_m ∘ LP_k
 
-LP_k at stride 1, the p-norm of a window, commutes with shifts; keeping every s-th aliases. The norm is itself the
-nonlinearity, so the blur follows directly.
+LP_k at stride 1 is the p-norm of a window, and commutes with shifts; keeping every s-th sample aliases. The norm is
+itself a nonlinearity, so the blur follows directly.
 
 Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map.
 
 Weights: none.
 
-Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, MaxBlurPool, with the norm in the
-place of the maximum.
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, MaxBlurPool, with the norm
+instead of the maximum.
 """
 
 import math
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes
+from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, spatial_axes
 from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
@@ -35,16 +35,13 @@ class LPPool(Pool):
     signatures = {f"lp_pool{n}d": ("input", "norm_type", "kernel_size", "stride", "ceil_mode") for n in (1, 2, 3)}
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """A pool of stride above 1."""
-        axes = spatial_axes(call.name)
-        kernel = per_axis(call.arguments["kernel_size"], axes)
-        stride = per_axis(call.arguments.get("stride") or kernel, axes)
+        """Find a pool of stride above 1."""
+        kernel, stride, _ = self.window(call.name, call.arguments)
         return None if max(stride) == 1 else Site(stride, kernel)
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
-        """The norm at stride 1, as torch computes it: from the average of the powers."""
-        axes = spatial_axes(op)
-        kernel = per_axis(bound["kernel_size"], axes)
+        """Compute the norm at stride 1 from the average of the powers, as torch does."""
+        axes, (kernel, _, _) = spatial_axes(op), self.window(op, bound)
         power = float(bound["norm_type"])
         window: dict[str, Any] = {k: bound[k] for k in ("kernel_size", "stride", "ceil_mode") if k in bound}
         powers = {"input": bound["input"].pow(power), **window}

@@ -2,12 +2,11 @@
 
     MaxPool_{k,s}  =  Subsample_s ∘ Max_k   →   Subsample_s ∘ Blur_m ∘ Max_k
 
-Max_k at stride 1 commutes with shifts; keeping every s-th maximum aliases, because the maximum of a window has
-frequencies up to the input's own Nyquist rate. The maximum is itself the nonlinearity, so the blur follows
-directly.
+Max_k at stride 1 commutes with shifts; keeping every s-th maximum aliases, because the maxima have frequencies up to
+the Nyquist frequency of the input. The maximum is itself a nonlinearity, so the blur follows directly.
 
-Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map. Under ``ceil_mode`` the dense map goes on to the right as
-far as the strided one reaches, with windows that overhang the input by −∞.
+Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map. Under ``ceil_mode`` the input is padded with −∞ on the right,
+as far as the strided windows reach.
 
 Weights: none.
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aliasfix.layers.batches import in_parts, layout, needs_gradient, runs_now, written
+from aliasfix.layers.batches import in_parts, layout, materialize, needs_gradient, runs_now
 from aliasfix.layers.blur import BlurPool
 from aliasfix.layers.dense_max import dense_max
 from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes, wrap_input
@@ -41,30 +40,26 @@ class MaxPool(Pool):
     together = "dense"
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """A pool of stride above 1; one that returns indices is left alone."""
-        axes = spatial_axes(call.name)
-        kernel = per_axis(call.arguments["kernel_size"], axes)
-        stride = per_axis(call.arguments.get("stride") or kernel, axes)
+        """Find a pool of stride above 1."""
+        kernel, stride, _ = self.window(call.name, call.arguments)
         if max(stride) == 1:
             return None
-        dilation = per_axis(call.arguments.get("dilation", 1), axes)
+        dilation = per_axis(call.arguments.get("dilation", 1), len(kernel))
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         return Site(stride, reach)
 
     def blurred(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
-        """The blurred dense maximum, with the strided pool's indices where the unpooling is to use them."""
+        """Compute the blurred dense maximum; the indices for unpooling are those of the strided pool."""
         wrap = blur.padding == "circular"
         if _with_indices(op):
             return blur(self.dense(op, func, bound, (1,), wrap)[0]), func(**bound)[1]
         return in_parts(lambda part: self.dense(op, func, {**bound, "input": part}, (1,), wrap), blur, bound["input"])
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
-        """The pool at stride 1, extended to the right where ``ceil_mode`` reaches further."""
+        """Compute the pool at stride 1, extended to the right as far as ``ceil_mode`` reaches."""
         x: Tensor = bound["input"]
         axes = spatial_axes(op)
-        kernel = per_axis(bound["kernel_size"], axes)
-        strides = per_axis(bound.get("stride") or kernel, axes)
-        padding = per_axis(bound.get("padding", 0), axes)
+        kernel, strides, padding = self.window(op, bound)
         dilation = per_axis(bound.get("dilation", 1), axes)
         spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
         extra = [0] * axes
@@ -73,14 +68,14 @@ class MaxPool(Pool):
             extra = [overhang(*window) for window in windows]
         if wrap:
             x, padding = wrap_input(x, padding, spans, strides), (0,) * axes
-        slow = layout(x) == torch.contiguous_format or not needs_gradient(x)  # torch's own pooling, or its gradient
+        slow = layout(x) == torch.contiguous_format or not needs_gradient(x)  # torch's pooling, or its gradient
         if slow and runs_now(x) and x.is_floating_point() and not _with_indices(op):
             return dense_max(x, kernel, [(p, p + e) for p, e in zip(padding, extra, strict=True)], dilation)
         if any(extra):
             x = F.pad(x, [n for amount in reversed(extra) for n in (0, amount)], value=-torch.inf)
         if _with_indices(op):
             return func(x, kernel, stride=1, padding=padding, dilation=dilation, return_indices=True)
-        return written(func(x, kernel, stride=1, padding=padding, dilation=dilation))
+        return materialize(func(x, kernel, stride=1, padding=padding, dilation=dilation))
 
     cases = (
         Case("module", lambda: nn.MaxPool2d(3, 2, 1)),
@@ -102,9 +97,9 @@ def _with_indices(op: str) -> bool:
 
 
 def overhang(length: int, span: int, stride: int, padding: int) -> int:
-    """How many samples ``ceil_mode`` reaches past the padded input, along one axis.
+    """Return how many samples ``ceil_mode`` reaches past the padded input along one axis.
 
-    As torch defines it: the last window must start inside the input or its left padding.
+    In torch, the last window must start inside the input or its left padding.
     """
     count = -(-(length + 2 * padding - span) // stride) + 1
     if (count - 1) * stride >= length + padding:

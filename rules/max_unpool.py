@@ -2,8 +2,8 @@
 
     Unpool_s   →   Blur_m ∘ Unpool_s
 
-Unpooling puts each sample where the maximum was and zeros elsewhere: zero insertion at a position that the input
-decides. A blur of gain 1 at the high resolution spreads it to its neighbours.
+Unpooling puts each sample where the maximum was, and zeros elsewhere: it inserts zeros, at positions that depend on
+the input. A blur of gain 1 at the high resolution follows.
 
 Shapes: unchanged.
 
@@ -31,7 +31,7 @@ class MaxUnpool(Rule):
     }
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """An unpooling of stride above 1."""
+        """Find an unpooling of stride above 1."""
         axes = spatial_axes(call.name)
         stride = per_axis(call.arguments.get("stride") or call.arguments["kernel_size"], axes)
         return None if max(stride) == 1 else Site(stride, enlarges=True)
@@ -46,6 +46,6 @@ class _Autoencoder(nn.Module):
         self.unpool = nn.MaxUnpool2d(2)
 
     def forward(self, x: torch.Tensor) -> Any:
-        """The pool's indices lead the unpooling."""
+        """The unpooling uses the indices of the pool."""
         values, indices = self.pool(x)
         return self.unpool(values, indices, output_size=x.shape)

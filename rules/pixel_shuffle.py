@@ -2,8 +2,8 @@
 
     Shuffle_s   →   Blur_m ∘ Shuffle_s
 
-The s² channels that become neighbours were computed by different weights, and their differences repeat with period
-s: a checkerboard. A blur of gain 1 at the high resolution takes off what repeats.
+The s² channels that become neighbouring samples come from different weights. Their differences repeat with period s, a
+checkerboard. A blur of gain 1 at the high resolution attenuates it.
 
 Shapes: unchanged, (N, C s², H, W) → (N, C, H s, W s).
 
@@ -26,7 +26,7 @@ class PixelShuffle(Rule):
     signatures = {"pixel_shuffle": ("input", "upscale_factor")}
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """Any shuffle by more than 1."""
+        """Find a shuffle by more than 1."""
         factor = call.arguments["upscale_factor"]
         return None if factor == 1 else Site((factor, factor), enlarges=True)
 

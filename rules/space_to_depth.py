@@ -3,9 +3,9 @@
     Gather_s   →   Gather_s ∘ Blur_m
 
 A patch of s x s samples becomes s² channels, by a reshape and a permutation (Swin's patch merging in timm) or by
-``pixel_unshuffle``. Nothing is lost, but each channel is the map subsampled at another phase, and what follows
-mixes them at the low rate only. The blur goes before the gather. As the first operation of a model it is a patch
-embedding, or a stem, and the stem policy holds.
+``pixel_unshuffle``. No sample is lost, but each channel is the map subsampled at another phase, and the following
+operations mix the channels at the low rate only. The blur goes before the gather. As the first operation of a model it
+is a patch embedding or a stem, and the stem policy applies.
 
 Shapes: unchanged; the axes split are the spatial ones, wherever they are.
 
@@ -32,7 +32,7 @@ class SpaceToDepth(Rule):
     stem = True
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """A gather of s x s samples into the channels."""
+        """Find a gather of s x s samples into the channels."""
         if not call.variable or call.shape is None:
             return None
         if call.name == "pixel_unshuffle":
@@ -45,7 +45,7 @@ class SpaceToDepth(Rule):
         stride, axes = (found[0],) * 2, found[1]
         reason = None
         if of(call.arguments["input"]).name == "blur_pool":
-            reason = "Its input is blurred by aliasfix already."
+            reason = "aliasfix has blurred its input already."
         return Site(stride, stride, reason, before=True, axes=() if axes == (-2, -1) else axes)
 
     cases = (
@@ -58,10 +58,10 @@ class SpaceToDepth(Rule):
 
 
 def _gathered(node: fx.Node) -> tuple[int, tuple[int, int]] | None:
-    """The patch size and the spatial axes, counted from the end, of a reshape that starts a space to depth.
+    """Return the patch size and the spatial axes, counted from the end, of a reshape that begins a space to depth.
 
-    Two neighbouring axes n are split into (n/s, s), and after a permutation both s end in the axis of the channels;
-    in a window partition, which begins alike, they do not.
+    Two neighbouring axes n are split into (n/s, s), and a permutation moves both s into the axis of the channels. A
+    window partition begins with the same reshape, but moves them elsewhere.
     """
     source = of(node.all_input_nodes[0]).shape if node.all_input_nodes else None
     shape = of(node).sizes

@@ -2,10 +2,10 @@
 
     x[…, a::s, b::s]  =  Subsample_s   →   Subsample_s ∘ Blur_m
 
-Keeping every s-th row and column is subsampling without any operation before it, as in the patch merging of Swin
-(four slices of one map) and in some shortcuts. The blur goes before the slice, at the full resolution, so that
-slices at different offsets share one blurred map. A slice along a single axis splits a table (rotary embeddings),
-and is no sampling.
+Keeping every s-th row and column subsamples without an operation before it, as in the patch merging of Swin (four
+slices of one map) and in some shortcuts. The blur goes before the slice, at full resolution, so that slices at
+different offsets share one blurred map. A slice along a single axis splits a table (rotary embeddings), and does not
+sample.
 
 Shapes: unchanged; the axes sliced are the spatial ones, wherever they are.
 
@@ -31,7 +31,7 @@ class SpatialSlice(Rule):
     signatures = {"__getitem__": ("input", "index")}
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """A slice of something that depends on the input, with steps along two axes."""
+        """Find a slice with steps along two axes of a tensor that depends on the input."""
         shape = of(call.arguments["input"]).shape
         if not call.variable or shape is None or not isinstance(call.arguments["index"], tuple):
             return None
@@ -41,7 +41,7 @@ class SpatialSlice(Rule):
         axes = tuple(sorted(axis - len(shape) for axis in steps))
         stride = tuple(steps[axis + len(shape)] for axis in axes)
         if of(call.arguments["input"]).name == "blur_pool":
-            return Site(stride, reason="Its input is blurred by aliasfix already.", axes=axes)
+            return Site(stride, reason="aliasfix has blurred its input already.", axes=axes)
         return Site(stride, stride, before=True, axes=axes)
 
     cases = (
@@ -51,7 +51,7 @@ class SpatialSlice(Rule):
 
 
 def _steps(index: tuple[Any, ...], dims: int) -> dict[int, int]:
-    """The slices with a step above 1, by axis; nothing where the index has more than slices and integers."""
+    """Return the steps above 1 by axis; empty if the index has other parts than slices and integers."""
     given = [part for part in index if part is not None]
     if any(not isinstance(part, slice | int) and part is not Ellipsis for part in given):
         return {}

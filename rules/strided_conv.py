@@ -4,10 +4,9 @@
         Conv_{k,s}                                →   Conv_{k,s} ∘ Blur_m                      (blur-first)
     σ ∘ Conv_{k,4}                                →   Subsample_2 ∘ Blur_m ∘ σ ∘ Conv_{k,2}    (split: stems, σ or none)
 
-Conv_k at stride 1 commutes with shifts; keeping every s-th sample of it aliases. The blur sinks behind the first
-nonlinearity σ, which makes new high frequencies. Where no nonlinearity follows, the blur commutes with the
-convolution and goes first, so that nothing is computed only to be dropped; before a 1x1 convolution it subsamples,
-too.
+Conv_k at stride 1 commutes with shifts; keeping every s-th sample aliases. The blur goes behind the first nonlinearity
+σ, which makes new high frequencies. If no nonlinearity follows, the blur commutes with the convolution and goes first,
+which saves computation; before a 1x1 convolution it also subsamples.
 
 Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map.
 
@@ -38,7 +37,7 @@ class StridedConv(Rule):
     stem = True
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """A convolution of stride above 1."""
+        """Find a convolution of stride above 1; a low-pass filter, or one behind a blur, is kept."""
         axes = spatial_axes(call.name)
         stride = per_axis(call.arguments.get("stride", 1), axes)
         if max(stride) == 1:
@@ -50,11 +49,11 @@ class StridedConv(Rule):
         if is_low_pass(trace, call.arguments["weight"], call.arguments.get("groups", 1)):
             reason = "It is a low-pass filter with a fixed kernel already."
         elif of(call.arguments["input"]).name == "blur_pool":
-            reason = "Its input is blurred by aliasfix already."
+            reason = "aliasfix has blurred its input already."
         return Site(stride, reach, reason)
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
-        """The convolution at ``stride``, 1 unless split or blurred before."""
+        """Compute the convolution at ``stride``, which is 1 unless it is split or blurred first."""
         axes = spatial_axes(op)
         x, padding = bound["input"], bound.get("padding", 0)
         if wrap and not isinstance(padding, str):
@@ -87,6 +86,6 @@ class StridedConv(Rule):
 
 
 def _after_stem(*layers: nn.Module, axes: int = 2) -> nn.Module:
-    """The layers behind a max pool, so that they are no stem."""
+    """Return the layers behind a max pool, so that they are no stem."""
     pool = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[axes - 1]
     return nn.Sequential(pool(2, 1), pool(2), *layers)

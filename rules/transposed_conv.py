@@ -2,9 +2,9 @@
 
     ConvTranspose_{k,s}  =  Conv_k ∘ Zeros_s   →   Blur_m ∘ Conv_k ∘ Zeros_s
 
-Inserting zeros copies the spectrum s times; the kernel removes the copies only as well as it was trained to, and
-where s does not divide k it leaves a checkerboard. The operation already is zero insertion and a convolution, so a
-blur of gain 1 after it, at the high resolution, is the low-pass that the paper asks for.
+Inserting zeros copies the spectrum s times. The kernel removes the copies only as well as it was trained to, and if s
+does not divide k it leaves a checkerboard. The operation consists of zero insertion and a convolution, so the low-pass
+filter of the paper is a blur of gain 1 after it, at the high resolution.
 
 Shapes: unchanged, whatever ``output_padding``.
 
@@ -31,16 +31,16 @@ class TransposedConv(Rule):
     signatures = {f"conv_transpose{n}d": _PARAMETERS for n in (1, 2, 3)}
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """A transposed convolution of stride above 1."""
+        """Find a transposed convolution of stride above 1."""
         stride = per_axis(call.arguments.get("stride", 1), spatial_axes(call.name))
         return None if max(stride) == 1 else Site(stride, enlarges=True)
 
     def pads(self, bound: dict[str, Any]) -> bool:
-        """Always: its border samples miss the neighbours outside."""
+        """Always: border samples have no neighbours outside the map."""
         return True
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
-        """The same operation, with its input wrapped around far enough that no output sample misses a neighbour."""
+        """Compute the same operation on an input that is padded circularly, and crop the result."""
         axes = spatial_axes(op)
         x, weight = bound["input"], bound["weight"]
         options = {name: per_axis(bound.get(name, default), axes) for name, default in _DEFAULTS.items()}

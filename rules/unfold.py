@@ -2,7 +2,7 @@
 
     Unfold_{k,s}   stays as it is
 
-It lays out whole patches for what follows; whether that samples is decided there, not here.
+It arranges whole patches, and keeps every sample. Whether the following operations sample is decided at these.
 
 Shapes: unchanged. Weights: none.
 """
@@ -20,7 +20,7 @@ class Unfold(Rule):
     signatures = {"unfold": ("input", "kernel_size", "dilation", "padding", "stride")}
 
     def site(self, call: Operation, trace: Trace) -> Site | None:
-        """An ``im2col`` of stride above 1 (``Tensor.unfold`` is another function of the same name)."""
+        """Find an ``im2col`` of stride above 1, and keep it (``Tensor.unfold`` is another function)."""
         if "kernel_size" not in call.arguments or len(call.arguments) < 5:
             return None
         stride = per_axis(call.arguments["stride"], 2)

@@ -114,3 +114,11 @@ def test_a_recipe_is_read() -> None:
     recipe = aliasfix.Recipe.from_json((DATA / "recipe.json").read_text())
     assert recipe == aliasfix.Recipe("tri3", average="replace")
     assert recipe == aliasfix.Recipe.from_json(recipe.to_json())
+
+
+def test_the_words_of_a_plan_may_change() -> None:
+    plan = aliasfix.inspect(Net(), exclude=["block"], example_input=image())
+    text = plan.to_json()
+    assert "excludes it" in text
+    assert aliasfix.Plan.from_json(text.replace("excludes it", "leaves it out")) == plan
+    assert aliasfix.Plan.from_json(text.replace('"action": "keep"', '"action": "convert"')) != plan

@@ -1,8 +1,11 @@
 """What a stranger gets: the wheel, the public names, and documents that say what is so."""
 
 import ast
+import fnmatch
 import importlib
 import os
+import pickle
+import pickletools
 import pkgutil
 import re
 import shutil
@@ -12,12 +15,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import aliasfix
 
 from .finetuning import photographs
+from .nets import Net
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = [info.name for info in pkgutil.walk_packages(aliasfix.__path__, "aliasfix.") if info.ispkg]
 PUBLIC = [
     "AliasfixError",
     "Calibration",
@@ -146,6 +152,19 @@ def test_the_links_of_the_documents_exist():
         assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+@pytest.mark.parametrize("average", ["keep", "replace"])
+def test_what_pickles_hold_is_written_down(average):
+    """Every name of a module of aliasfix in the pickle of a converted model stands in CONTRIBUTING."""
+    model = aliasfix.convert(Net(), average=average, example_input=torch.zeros(1, 3, 32, 32))
+    names = {value for _, value, _ in pickletools.genops(pickle.dumps(model)) if isinstance(value, str)}
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Names that pickles hold")[2].partition("##")[0]
+    written = re.findall(r"`([\w.*]+)`", section)
+    held = [name for name in names if re.match(r"_?aliasfix[._]", name)]
+    assert "aliasfix.layers.blur" in held
+    known = [*written, *(name.rpartition(".")[0] for name in written)]
+    assert [name for name in held if not any(fnmatch.fnmatch(name, pattern) for pattern in known)] == []
+
+
 def test_ci_runs_the_test_command_of_the_readme():
     install, test = next(line for line in blocks("README.md", "sh") if "pytest" in line).strip().split(" && ")
     script = (ROOT / ".ci" / "run").read_text()
@@ -217,7 +236,7 @@ def test_the_demo_says_what_is_missing(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("package", ["aliasfix", "aliasfix.cli", "aliasfix.files"])
+@pytest.mark.parametrize("package", ["aliasfix", *PACKAGES])
 def test_no_function_hides_the_module_of_its_name(package):
     found = importlib.import_module(package)
     modules = [name for _, name, _ in pkgutil.iter_modules(found.__path__)]

@@ -53,10 +53,10 @@ def meta(args):
 @pytest.mark.parametrize(("func", "args"), FITTING.values(), ids=FITTING)
 def test_the_result_is_like_the_real_one(func, args):
     real = func(*args)
-    known = shapes.tell(func, meta(args), {})
-    told = func(*meta(args)) if known is None else known.result
-    assert (told.shape, told.dtype, told.stride()) == (real.shape, real.dtype, real.stride())
-    assert told.is_meta
+    known = shapes.infer(func, meta(args), {})
+    inferred = func(*meta(args)) if known is None else known.result
+    assert (inferred.shape, inferred.dtype, inferred.stride()) == (real.shape, real.dtype, real.stride())
+    assert inferred.is_meta
     with MultiplyAdds() as counter:
         func(*meta(args))
     assert known is None or known.multiply_adds == counter.total
@@ -66,7 +66,7 @@ def test_the_result_is_like_the_real_one(func, args):
 def test_what_does_not_fit_fails_as_it_does_without(func, args):
     with pytest.raises((RuntimeError, ValueError)):  # on real tensors: old versions of torch are laxer without data
         func(*args)
-    assert shapes.tell(func, meta(args), {}) is None
+    assert shapes.infer(func, meta(args), {}) is None
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")  # is slow, says torch
@@ -76,12 +76,12 @@ def test_what_does_not_fit_fails_as_it_does_without(func, args):
 def test_an_lstm(options):
     layer, x = torch.nn.LSTM(3, 4, **options), R(5, 2, 3)
     out, state = layer(x)
-    told = shapes.tell(torch.lstm, _given_to_lstm(layer.to("meta"), x.to("meta")), {})
-    assert [each.shape for each in told.result] == [each.shape for each in (out, *state)]
-    assert told.result[0].stride() == out.stride()
+    inferred = shapes.infer(torch.lstm, _given_to_lstm(layer.to("meta"), x.to("meta")), {})
+    assert [each.shape for each in inferred.result] == [each.shape for each in (out, *state)]
+    assert inferred.result[0].stride() == out.stride()
     with MultiplyAdds() as counter:
         layer(x.to("meta"))
-    assert told.multiply_adds == counter.total
+    assert inferred.multiply_adds == counter.total
 
 
 def _given_to_lstm(layer, x):
@@ -100,9 +100,9 @@ def _given_to_lstm(layer, x):
 
 def test_inputs_by_name():
     given = {"weight": R(7, 3).to("meta"), "input": R(2, 3).to("meta")}
-    assert shapes.tell(F.linear, (), given).result.shape == (2, 7)
+    assert shapes.infer(F.linear, (), given).result.shape == (2, 7)
 
 
 def test_a_layout_is_for_pytorch_to_choose():
     image = R(2, 3, 9, 8).to("meta", memory_format=torch.channels_last)
-    assert shapes.tell(F.conv2d, (image, R(5, 3, 3, 3).to("meta")), {}) is None
+    assert shapes.infer(F.conv2d, (image, R(5, 3, 3, 3).to("meta")), {}) is None

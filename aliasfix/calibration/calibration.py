@@ -15,12 +15,11 @@ from aliasfix.calibration.judge import Judge, errors
 from aliasfix.calibration.passes import Correction, correct, once
 from aliasfix.calibration.result import Calibration, Scores, Site
 from aliasfix.conversion import is_calibrated, unblurred
-from aliasfix.errors import AliasfixError
+from aliasfix.errors import AliasfixError, explaining
 from aliasfix.files.record import digest_of_weights
 from aliasfix.images.inputs import Images
 from aliasfix.measure.running import Output, running
 from aliasfix.running import where
-from aliasfix.text.wording import one_line
 
 METHODS = ("statistics", "least-squares", "both", "every-layer")
 
@@ -84,7 +83,7 @@ def calibrate(
     try:
         found, taken = _best(model, original, given, METHODS if method == "auto" else (method,), method, output)
         model.load_state_dict(taken)
-    except BaseException:
+    except BaseException:  # an interrupt, too
         model.load_state_dict(state)
         raise
     if found.method != "none":
@@ -168,14 +167,10 @@ def _corrections(
 
 
 def _runs(model: nn.Module, name: str, example: Tensor) -> None:
-    try:
-        with running(model, None, "calibration") as run:
-            run.forward(run.place(example))
-    except Exception as error:
-        given = "x".join(map(str, example.shape[1:]))
-        raise AliasfixError(
-            f"{name} does not run on images of {given} ({one_line(error)}): give others, or another size"
-        ) from error
+    given = "x".join(map(str, example.shape[1:]))
+    explained = explaining(f"{name} does not run on images of {given}", "give others, or another size")
+    with explained, running(model, None, "calibration") as run:
+        run.forward(run.place(example))
 
 
 def _check_original(original: nn.Module, model: nn.Module) -> None:

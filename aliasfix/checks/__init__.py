@@ -1,1 +1,1 @@
-"""Check a conversion on the user's own model."""
+"""Check a conversion on the user's model."""

@@ -1,7 +1,6 @@
-"""Count what ATen really strides over: the tracer's independent witness (law 7).
+"""Count the strided operations of ATen, as a check that is independent of the trace (law 7).
 
-Nothing here looks at the recorded graph. A ``TorchDispatchMode`` sees every operation below autograd, on fake
-tensors, and module hooks tell which module is running.
+A ``TorchDispatchMode`` sees every operation below autograd, on fake tensors. Module hooks say which module is running.
 """
 
 from collections import Counter
@@ -9,13 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..layers.build import is_low_pass_layer
 from ..planning.plan import Plan
-from ..running import call_stack
-from ..tracing.nest import mapped
-from ..tracing.recorder import undisturbed
+from ..running import DispatchMode, call_stack
+from ..tracing.nested import map_tensors
+from ..tracing.undisturbed import undisturbed
 
 _MAX = {f"max_pool{n}d_with_indices" for n in (1, 2, 3)} | {f"max_pool{n}d" for n in (1, 2, 3)}
 _AVERAGE = {f"avg_pool{n}d" for n in (1, 2, 3)}
@@ -25,12 +23,14 @@ _SMOOTH = {"upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "
 
 
 def unaccounted(model: nn.Module, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
-    """The strided ATen operations of one pass that are neither a blur, nor in a step converted as blur-first or
-    split, nor in a step kept with a reason. A pool that returns indices stays strided for the indices alone.
+    """List the strided ATen operations of one pass that the plan does not explain.
+
+    A strided operation is explained if it is a blur, or belongs to a step that is kept or is converted as blur-first or
+    split. A pool that returns indices stays strided for the indices.
 
     Args:
-        model: converted by ``plan``, or not converted and the plan empty.
-        args, kwargs: its input.
+        model: a model that was converted by ``plan``, or any model with an empty plan.
+        args, kwargs: the input.
 
     >>> import torch
     >>> from aliasfix import inspect
@@ -55,10 +55,10 @@ def unaccounted(model: nn.Module, plan: Plan, args: tuple[Any, ...], kwargs: dic
 def strided_operations(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Every operation that ATen runs at a stride outside of a blur: (module path, operation, stride)."""
+    """List the strided operations that ATen runs outside of blurs: (module path, operation, stride)."""
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-            return _witnessed(model, mapped(args, fake.from_tensor), mapped(kwargs, fake.from_tensor))
+            return _witnessed(model, map_tensors(args, fake.from_tensor), map_tensors(kwargs, fake.from_tensor))
     except Exception:  # the model asks for values, which fake tensors do not have
         return _witnessed(model, args, kwargs)
 
@@ -73,9 +73,9 @@ def _witnessed(
     return witness.found
 
 
-class _Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Witness(DispatchMode):
     def __init__(self, stack: list[tuple[str, nn.Module]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.stack = stack
         self.found: list[tuple[str, str, tuple[int, ...]]] = []
         self.sliced: dict[int, tuple[Tensor, dict[int, int]]] = {}
@@ -108,7 +108,7 @@ class _Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return ()
 
     def _slice(self, args: tuple[Any, ...], out: Tensor) -> tuple[int, ...]:
-        """Slices of every n-th sample along two axes sample an image; along one they split a table."""
+        """Return the steps of slices along two axes, which sample an image; a slice along one axis splits a table."""
         held = self.sliced.get(id(args[0]))
         steps = dict(held[1]) if held is not None else {}
         if len(args) > 4 and args[4] > 1:
@@ -120,7 +120,7 @@ class _Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _family(op: str) -> str:
-    """One name for what a function and its ATen operation do."""
+    """Return one name for a function and its ATen operations."""
     if op.startswith("conv"):
         return "conv"
     if "adaptive" in op:

@@ -21,7 +21,7 @@ from ..running import copied, evaluating, where
 from ..text.printing import Tabular
 from ..text.wording import listing
 from ..tracing.example import traces
-from ..tracing.nest import tensors
+from ..tracing.nested import tensors
 from .account import unaccounted
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Verification(Tabular):
         return table
 
 
+@torch.inference_mode(False)
 def verify(model: nn.Module, original: nn.Module | None = None, *, example_input: Any = None) -> Verification:
     """Check the laws of a conversion on a converted model; a law that fails is a line, never an exception.
 
@@ -107,7 +108,7 @@ def verify(model: nn.Module, original: nn.Module | None = None, *, example_input
 def _law(name: str, check: Callable[[], tuple[bool, str]]) -> Law:
     try:
         return Law(name, *check())
-    except Exception as error:
+    except Exception as error:  # whatever the model raises is a law that does not hold
         return Law(name, False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 

@@ -69,7 +69,7 @@ def convert(
                     images=calibrate, stream=stream, pretrained=not random_weights, trust=trust_pickle,
                     parents=task.output != output,
                 )  # fmt: skip
-        except Exception as error:
+        except Exception as error:  # one file of many; the others are converted
             if len(tasks) == 1:
                 raise
             failures[str(task.given)] = str(error) if isinstance(error, AliasfixError) else one_line(error)

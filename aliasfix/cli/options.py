@@ -110,7 +110,7 @@ def recipe_options(without: str = "") -> Callable[[Callable[..., None]], Callabl
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
-        def wrapped(**given: Any) -> None:
+        def with_recipe(**given: Any) -> None:
             chosen = recipe({option.name: given.pop(option.name) for option in options})
             command(**given, recipe=chosen)
 
@@ -118,8 +118,9 @@ def recipe_options(without: str = "") -> Callable[[Callable[..., None]], Callabl
         parameters = list(own.parameters.values())
         place = parameters.index(own.parameters["recipe"])
         parameters[place : place + 1] = options
-        wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return wrapped
+        wrapped: Any = with_recipe
+        wrapped.__signature__ = own.replace(parameters=parameters)
+        return with_recipe
 
     return decorate
 

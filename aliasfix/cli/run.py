@@ -33,7 +33,7 @@ def run(
         runpy.run_path(file, run_name="__main__")
     except SystemExit:
         raise
-    except BaseException as error:
+    except BaseException as error:  # the script's, shown as Python shows it
         sys.excepthook(type(error), _from(error, file), error.__traceback__)
         raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
 

@@ -22,9 +22,9 @@ from aliasfix.images.inputs import Images
 from aliasfix.images.views import Views, thumbnail
 from aliasfix.measure import CorruptionErrors, Sweep, accuracy_by_position, mean_corruption_error
 from aliasfix.measure.adversary import within_reach
-from aliasfix.measure.aliasing import at_sites
 from aliasfix.measure.corruptions import corrupted
 from aliasfix.measure.features import Followed, followed
+from aliasfix.measure.folding import at_sites
 from aliasfix.measure.metric import metrics as known_metrics
 from aliasfix.measure.running import Output
 from aliasfix.measure.subject import Setting, Subject, along_diagonal

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from aliasfix.images.inputs import batches
 from aliasfix.measure.running import running
+from aliasfix.running import DispatchMode
 
 
 def latencies(models: Sequence[nn.Module], images: Tensor, repeats: int = 7) -> list[float]:
@@ -57,11 +57,11 @@ def memory(model: nn.Module, images: Tensor) -> float:
     return float(peak.most / len(images))
 
 
-class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Peak(DispatchMode):
     """Counts the bytes of living tensors, each storage once."""
 
     def __init__(self, known: list[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.known = {tensor.untyped_storage().data_ptr() for tensor in known}
         self.alive: dict[int, int] = {}
         self.now = self.most = 0

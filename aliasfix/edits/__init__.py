@@ -1,4 +1,4 @@
-"""The changes that a conversion makes to a live model: one type an edit, applied and undone."""
+"""The changes that a conversion makes to a live model. Each type checks, applies and undoes itself."""
 
 from .calls import BlurCall, DenseCall, ReplaceCall, SubstituteCall
 from .edit import Edit, from_dict

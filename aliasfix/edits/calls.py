@@ -12,14 +12,14 @@ from ..planning.rule import Function, Rule, by_name
 from ..tracing.trace import Trace
 from .edit import Build, Edit, Undo
 from .inserted import check_host, insert, remove_all
-from .methods import Rewritten, leads_to_rewritten, rewritten
+from .methods import Rewritten, find_rewritten, rewritten
 
 
 @dataclass(frozen=True)
 class CallEdit(Edit):
     """A change to the ``index``-th call of ``op`` in the module's ``method``.
 
-    In training it is the ``training``-th; -1 where it does not run in that mode.
+    In training it is the ``training``-th call. The numbers count from 0; -1 if the call does not run in that mode.
     """
 
     method: str
@@ -29,29 +29,29 @@ class CallEdit(Edit):
 
     @property
     def known(self) -> Rule | None:
-        """The rule that the edit asks what to do; None where it asks none."""
+        """The rule that carries out the edit, None if it needs none."""
         return None
 
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
-        """The function with this edit around it.
+        """Return the function with this edit applied.
 
         Args:
-            func: what is called, with other edits around it already.
+            func: the function, to which other edits may be applied already.
             rule: `known`, looked up beforehand.
-            layer: the layer that was inserted; None where none was.
+            layer: the inserted layer, None if there is none.
         """
         raise NotImplementedError
 
     def layer(self, module: nn.Module, build: Build) -> nn.Module | None:
-        """The layer to insert, None if none."""
+        """Return the layer to insert, None if there is none."""
         return None if self.inserted is None else build(module, self.inserted, False)
 
     def invocations(self, trace: Trace) -> int:
-        """The calls of the method."""
+        """Return the number of calls of the method."""
         return trace.invocations[self.path, self.method]
 
     def check(self, module: nn.Module) -> None:
-        """The module has the method, the rule exists, and the module may get a child where a layer is inserted."""
+        """Check that the rule and the method exist, and that the module can hold the layer."""
         _ = self.known
         if self.inserted is not None:
             check_host(self.path, module)
@@ -59,17 +59,18 @@ class CallEdit(Edit):
             raise AliasfixError(f"{self.path}: {type(module).__name__} has no method {self.method!r}")
 
     def apply(self, module: nn.Module, build: Build) -> Undo:
-        """Put a rewritten method before the class's own."""
+        """Put a rewritten method in the place of the method."""
         layer = self.layer(module, build)
         name = "" if layer is None else insert(module, layer)
-        method = module.__dict__.get(self.method)
-        edits = method.edits if isinstance(method, Rewritten) else ()
-        module.__dict__[self.method] = rewritten(module, self.method, (*edits, (self, name)))
+        before = module.__dict__.get(self.method)
+        edits = before.edits if isinstance(before, Rewritten) else ()
+        before = before.before if isinstance(before, Rewritten) else before
+        module.__dict__[self.method] = rewritten(module, self.method, (*edits, (self, name)), before)
         return lambda: self.undo(module)
 
     def holds(self, module: nn.Module) -> bool:
-        """The rewritten method is there, or inside of a function that was put in its place."""
-        return leads_to_rewritten(module.__dict__.get(self.method))
+        """Whether the rewritten method is there, or wrapped in another function."""
+        return find_rewritten(module.__dict__.get(self.method)) is not None
 
     @property
     def mark(self) -> str:
@@ -77,26 +78,36 @@ class CallEdit(Edit):
         return f"its rewritten {self.method}"
 
     def undo(self, module: nn.Module) -> None:
-        """Take the rewritten method away, and every layer that it used."""
-        module.__dict__.pop(self.method, None)
+        """Put the method back, and remove every layer that the rewritten one used."""
+        found = find_rewritten(module.__dict__.get(self.method))
+        if found is not None:
+            del module.__dict__[self.method]
+            if found.before is not None:
+                module.__dict__[self.method] = found.before
         remove_all(module)
 
 
 @dataclass(frozen=True)
-class DenseCall(CallEdit):
-    """Evaluate the call at ``stride``, with its borders wrapped around if ``wrap``, as its rule says."""
+class RuleEdit(CallEdit):
+    """A change that the ``rule`` carries out."""
 
     rule: str
-    stride: tuple[int, ...]
-    wrap: bool
 
     @property
     def known(self) -> Rule:
         """The rule."""
         return by_name(self.rule)
 
+
+@dataclass(frozen=True)
+class DenseCall(RuleEdit):
+    """Evaluate the call at ``stride``, with its borders wrapped around if ``wrap``, as its rule says."""
+
+    stride: tuple[int, ...]
+    wrap: bool
+
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
-        """The call at the stride."""
+        """Return the call at the stride."""
 
         def dense(*args: Any, **kwargs: Any) -> Any:
             return rule.dense(self.op, func, rule.bind(self.op, args, kwargs), self.stride, self.wrap)
@@ -112,11 +123,6 @@ class BlurCall(CallEdit):
     blur: Resampling
 
     @property
-    def inserted(self) -> Resampling:
-        """The blur."""
-        return self.blur
-
-    @property
     def place(self) -> str:
         """Before or after the call."""
         number = max(self.index, self.training)
@@ -124,7 +130,7 @@ class BlurCall(CallEdit):
         return f"{self.where} {self.op}{nth} in {super().place}.{self.method}"
 
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
-        """The call with the blur before or after it."""
+        """Return the call with the blur before or after it."""
 
         def after(*args: Any, **kwargs: Any) -> Any:
             return layer(func(*args, **kwargs))
@@ -138,25 +144,11 @@ class BlurCall(CallEdit):
 
 
 @dataclass(frozen=True)
-class ReplaceCall(CallEdit):
-    """Put what the rule says, with a blur in it, in the place of the call.
+class ReplaceCall(RuleEdit):
+    """Evaluate the call together with its blur, or, if ``instead``, replace the call by the blur."""
 
-    That is the operation, evaluated densely and blurred at once, or, if ``instead``, the blur without it.
-    """
-
-    rule: str
     instead: bool
     blur: Resampling
-
-    @property
-    def inserted(self) -> Resampling:
-        """The blur."""
-        return self.blur
-
-    @property
-    def known(self) -> Rule:
-        """The rule."""
-        return by_name(self.rule)
 
     @property
     def place(self) -> str:
@@ -164,11 +156,11 @@ class ReplaceCall(CallEdit):
         return f"{'in place of' if self.instead else 'after'} {self.op} in {super().place}"
 
     def layer(self, module: nn.Module, build: Build) -> nn.Module:
-        """The layer, which enlarges where it replaces an operation that does."""
+        """Return the layer, which enlarges if it replaces an operation that does."""
         return build(module, self.blur, self.known.enlarges)
 
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
-        """What the rule puts in the place of the call."""
+        """Return the rule's function with the blur."""
         put = rule.replace if self.instead else rule.blurred
 
         def replaced(*args: Any, **kwargs: Any) -> Any:
@@ -178,23 +170,16 @@ class ReplaceCall(CallEdit):
 
 
 @dataclass(frozen=True)
-class SubstituteCall(CallEdit):
-    """Put what the rule says in the place of a call that does not sample."""
-
-    rule: str
+class SubstituteCall(RuleEdit):
+    """Replace a call that does not sample by the rule's substitute."""
 
     @property
     def place(self) -> str:
-        """In the place of the call."""
+        """In place of the call."""
         return f"in place of {self.op} in {super().place}"
 
-    @property
-    def known(self) -> Rule:
-        """The rule."""
-        return by_name(self.rule)
-
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
-        """What the rule says."""
+        """Return the rule's substitute."""
 
         def substituted(*args: Any, **kwargs: Any) -> Any:
             return rule.substitute(self.op, func, rule.bind(self.op, args, kwargs))

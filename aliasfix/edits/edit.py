@@ -1,4 +1,4 @@
-"""What every edit can do: check, apply and undo itself, go out as JSON, and say where it acts."""
+"""The base class of edits: check, apply, undo, JSON, and the description of the place."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from ..layers.resampling import Resampling
 from ..tracing.trace import Trace
 
 Build = Callable[[nn.Module, Resampling, bool], nn.Module]
-"""Builds the layer for a module and a resampling; the last argument says whether it enlarges."""
+"""Builds the layer for a module and a resampling; the last argument is whether the layer enlarges."""
 Undo = Callable[[], None]
 
 
@@ -34,8 +34,8 @@ class Edit(ABC):
 
     @property
     def inserted(self) -> Resampling | None:
-        """What the layer does that the edit inserts in the module; None where it inserts none."""
-        return None
+        """What the inserted layer does: the ``blur`` of edits that have one, else None."""
+        return getattr(self, "blur", None)
 
     @property
     def place(self) -> str:
@@ -44,15 +44,15 @@ class Edit(ABC):
 
     @abstractmethod
     def invocations(self, trace: Trace) -> int:
-        """How many times a pass reaches the place of the edit."""
+        """Return how often a pass reaches the place of the edit."""
 
     @abstractmethod
     def check(self, module: nn.Module) -> None:
-        """Raise an AliasfixError where the edit does not fit the module; change nothing."""
+        """Raise an AliasfixError if the edit does not fit the module; change nothing."""
 
     @abstractmethod
     def apply(self, module: nn.Module, build: Build) -> Undo:
-        """Change the module, and return what takes the change back."""
+        """Change the module, and return a function that undoes the change."""
 
     @abstractmethod
     def holds(self, module: nn.Module) -> bool:
@@ -65,10 +65,10 @@ class Edit(ABC):
 
     @abstractmethod
     def undo(self, module: nn.Module) -> None:
-        """Take the change back, on a copy or in another process, too."""
+        """Undo the change, also on a copy or in another process."""
 
     def find(self, model: nn.Module) -> nn.Module:
-        """The module of ``model`` that the edit is for.
+        """Return the module of ``model`` that the edit changes.
 
         Raises:
             AliasfixError: the model has no such module.
@@ -79,15 +79,15 @@ class Edit(ABC):
             raise AliasfixError(f"the plan edits {self.path!r}, which this model does not have (any more)") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The edit as values for JSON."""
+        """Return the edit as a dict for JSON."""
         return {"kind": type(self).__name__} | dataclasses.asdict(self)
 
 
 def from_dict(data: Mapping[str, Any]) -> Edit:
-    """The edit that `Edit.to_dict` wrote.
+    """Return the edit that `Edit.to_dict` wrote.
 
     Raises:
-        KeyError, TypeError: it is none.
+        KeyError, TypeError: ``data`` is not an edit.
     """
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     if isinstance(blur := fields.get("blur"), dict):

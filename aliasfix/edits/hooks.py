@@ -1,7 +1,7 @@
-"""Blur what a module returns, or is given, by a hook.
+"""Blur the result or an argument of a module by a hook.
 
-A hook finds its blur by name in the module it is called with, so that a deep copy uses its own. Hooks are classes
-instead of closures, so that a converted model can be pickled.
+A hook finds its blur by name in the module that calls it, so that a deep copy uses its own blur. Hooks are objects, not
+closures, so that a converted model can be pickled.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from .inserted import check_host, insert, remove, remove_all
 
 
 class BlurAfter:
-    """A forward hook that blurs what a module returns."""
+    """A forward hook that blurs the result of a module."""
 
     def __init__(self, blur: str) -> None:
         self.blur = blur
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """The blurred output."""
+        """Return the blurred output."""
         return getattr(module, self.blur)(output)
 
 
@@ -34,22 +34,17 @@ class BlurBefore:
         self.arg = arg
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments with the blurred one in its place."""
+        """Return the arguments with one of them blurred."""
         return (*args[: self.arg], getattr(module, self.blur)(args[self.arg]), *args[self.arg + 1 :])
 
 
 @dataclass(frozen=True)
 class BlurModule(Edit):
-    """Blur what the module at ``path`` returns (``where="after"``) or its ``arg``-th argument (``"before"``)."""
+    """Blur the result of the module at ``path`` (``where="after"``) or its ``arg``-th argument (``"before"``)."""
 
     where: str
     arg: int
     blur: Resampling
-
-    @property
-    def inserted(self) -> Resampling:
-        """The blur."""
-        return self.blur
 
     @property
     def place(self) -> str:
@@ -57,18 +52,18 @@ class BlurModule(Edit):
         return f"{self.where} {super().place}"
 
     def invocations(self, trace: Trace) -> int:
-        """The calls of the module."""
+        """Return the number of calls of the module."""
         return trace.calls(self.path)
 
     def check(self, module: nn.Module) -> None:
-        """The module may get a child."""
+        """Check that the module can hold the blur."""
         check_host(self.path, module)
 
     def apply(self, module: nn.Module, build: Build) -> Undo:
         """Insert the blur, and register the hook that calls it.
 
-        The blur keeps the hook's handle, because unpickling a handle reserves the hook's id. In a new process ids start
-        from 0, and another hook would otherwise overwrite this one.
+        The blur holds the hook's handle, because unpickling a handle reserves the hook's id. Otherwise a later hook
+        could overwrite this one in a new process, where ids start from 0.
         """
         layer: Any = build(module, self.blur, False)
         name = insert(module, layer)
@@ -80,7 +75,7 @@ class BlurModule(Edit):
         return lambda: remove(module, name)
 
     def holds(self, module: nn.Module) -> bool:
-        """The hook is registered."""
+        """Whether the hook is registered."""
         after = self.where == "after"
         hooks, kind = (module._forward_hooks, BlurAfter) if after else (module._forward_pre_hooks, BlurBefore)
         return len([hook for hook in hooks.values() if isinstance(hook, kind)]) > 0

@@ -1,9 +1,11 @@
-"""A method whose function calls are edited on their way.
+"""Methods with edited function calls.
 
-Where the class's own method is one function call of torch's, that call is made as edited. Elsewhere a
-``TorchFunctionMode`` counts the calls. Both are objects, not closures, so that copies and pickles keep them.
+The forward of a torch layer is a single function call, which is edited directly. In other methods a
+``TorchFunctionMode`` counts the calls and edits those that are planned. Both are objects, not closures, so that copies
+and pickles keep them.
 """
 
+import functools
 import inspect
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 
 from ..errors import AliasfixError
 from ..layers.batches import is_exporting
-from ..layers.listeners import Listener, listeners, unheard
+from ..layers.listeners import Listener, call_paused, listeners
 from ..planning.rule import Function, Rule, by_op
 
 
@@ -37,51 +39,64 @@ class CallEdit(Protocol):
 
     @property
     def known(self) -> Rule | None:
-        """The rule that the edit asks what to do."""
+        """The rule that carries out the edit."""
 
     def around(self, func: Function, rule: Any, layer: Any) -> Function:
-        """The function with the edit around it."""
+        """Return the function with the edit applied."""
 
 
-def rewritten(module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]]) -> "Rewritten":
-    """What stands in the place of a method, some of whose function calls are edited.
+def rewritten(
+    module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]], before: Function | None = None
+) -> "Rewritten":
+    """Return a method with edited function calls.
 
     Args:
         module: the owner of the method.
-        method: its name.
-        edits: each with the name of the blur that it uses, a child of ``module``.
+        method: the name of the method.
+        edits: the edits, each with the name of its blur, a child of ``module``.
+        before: the attribute of the instance that hides the class's method, None if there is none.
     """
-    layer = method == "forward" and all(_of_layer(module, edit.op) for edit, _ in edits)
-    return (RewrittenLayer if layer else Rewritten)(module, method, edits)
+    layer = before is None and method == "forward" and all(_of_layer(module, edit.op) for edit, _ in edits)
+    return RewrittenLayer(module, method, edits) if layer else Rewritten(module, method, edits, before)
 
 
-def leads_to_rewritten(function: Any, depth: int = 4) -> bool:
-    """Whether a function is a rewritten method, or one that tools put around it: a decorator, a partial, a closure."""
+def find_rewritten(function: Any, depth: int = 4) -> "Rewritten | None":
+    """Return the rewritten method that a function is or wraps: as a decorator, a partial or a closure."""
     if function is None or isinstance(function, Rewritten):
-        return function is not None
+        return function
     inner = [getattr(function, name, None) for name in ("__wrapped__", "__func__", "func")]
     inner += getattr(function, "args", ())
     if inspect.isfunction(function):
         inner += inspect.getclosurevars(function).nonlocals.values()
-    return depth > 0 and any(leads_to_rewritten(part, depth - 1) for part in inner)
+    found = (find_rewritten(part, depth - 1) for part in inner if depth > 0)
+    return next((rewritten for rewritten in found if rewritten is not None), None)
 
 
 def _of_layer(module: nn.Module, op: str) -> list[Rule]:
-    """The rules that know the module's forward as one call of ``op``."""
+    """Return the rules for which the module's forward is a single call of ``op``."""
     return [rule for rule in by_op().get(op, ()) if rule.is_layer(module)]
 
 
 class Rewritten:
-    """A method of one module, some of whose function calls are edited.
+    """A method of one module with edited function calls.
 
-    It stands in the instance's ``__dict__`` and so before the class's method, whoever calls it (``model(x)`` as
-    well as ``model.forward_features(x)``). ``__name__``, ``__code__`` and ``__signature__`` are the method's, because
-    tools such as ``torch.export`` ask ``forward`` for them.
+    It is an attribute of the instance, which Python finds before the method of the class, for ``model(x)`` as well as
+    ``model.forward_features(x)``. It has the method's ``__name__``, ``__code__`` and ``__signature__``, which tools
+    such as ``torch.export`` read.
     """
 
-    def __init__(self, module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]]) -> None:
+    before: Function | None = None
+
+    def __init__(
+        self,
+        module: nn.Module,
+        method: str,
+        edits: Sequence[tuple[CallEdit, str]],
+        before: Function | None = None,
+    ) -> None:
         self.module = module
         self.method = method
+        self.before = before
         self.edits = tuple(edits)
         self.evaluation = _by_call((edit, edit.index, blur) for edit, blur in edits)
         self.training = _by_call((edit, edit.training, blur) for edit, blur in edits)
@@ -94,18 +109,24 @@ class Rewritten:
 
     @property
     def __code__(self) -> CodeType:
-        code: CodeType = inspect.unwrap(getattr(type(self.module), self.method)).__code__
+        function: Any = inspect.unwrap(self.before or getattr(type(self.module), self.method))
+        while isinstance(function, functools.partial):
+            function = inspect.unwrap(function.func)
+        code: CodeType = function.__code__
         return code
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return inspect.signature(getattr(type(self.module), self.method).__get__(self.module))
+        return inspect.signature(self.before or getattr(type(self.module), self.method).__get__(self.module))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The method, with its function calls edited on their way."""
-        method = getattr(type(self.module), self.method)
+        """Run the method with its edited function calls."""
+        if self.before is None:
+            method, args = getattr(type(self.module), self.method), (self.module, *args)
+        else:
+            method = self.before
         traced = torch.compiler.is_dynamo_compiling()
-        if traced and is_exporting():  # which names some functions otherwise and hides layers of torch's
+        if traced and is_exporting():  # it gives some functions other names and hides torch's layers
             raise AliasfixError("torch.export shows function calls of a converted model with strict=False only")
         if traced and self.hidden:
             raise AliasfixError(
@@ -113,17 +134,17 @@ class Rewritten:
                 "give it as a layer, or compile without fullgraph=True"
             )
         if not traced and self.doubtful:
-            method = torch.compiler.disable(method)  # type: ignore[no-untyped-call]
+            method = torch.compiler.disable(method)
         mode = _Rewriting(self.module, self.training if self.module.training else self.evaluation)
         with mode:
-            out = method(self.module, *args, **kwargs)
+            out = method(*args, **kwargs)
         if traced and mode.misses("interpolate"):
             raise AliasfixError("torch.compile does not show calls of upsample: call interpolate in its place")
         return out
 
 
 class RewrittenLayer(Rewritten):
-    """The same for a layer of torch's own, whose forward is one function call on its attributes: no mode is needed."""
+    """The forward of a torch layer, which is a single function call on its attributes: no mode is needed."""
 
     def __init__(self, module: nn.Module, method: str, edits: Sequence[tuple[CallEdit, str]]) -> None:
         super().__init__(module, method, edits)
@@ -133,38 +154,38 @@ class RewrittenLayer(Rewritten):
         self.func = getattr(torch, self.op, None) or getattr(F, self.op)
 
     def __call__(self, input: Tensor) -> Any:
-        """The call, edited."""
+        """Make the edited call."""
         func = self.func
         for edit, blur, rule in self.calls:
             func = edit.around(func, rule, getattr(self.module, blur, None))
         around = [mode for mode in listeners() if isinstance(mode, _Rewriting)]
         for mode in reversed(around):
             func = mode.next_call(self.op, func)
-        return unheard(around, func, input, **self.rule.attributes(self.op, self.module))
+        return call_paused(around, func, input, **self.rule.attributes(self.op, self.module))
 
 
 Calls = dict[str, dict[int, list[tuple[CallEdit, str, Rule | None]]]]
 
 
 def _by_call(edits: Iterable[tuple[CallEdit, int, str]]) -> Calls:
-    """The edits by the function's name and the number of the call."""
+    """Group the edits by the name of the function and the number of the call."""
     calls: Calls = {}
     for edit, index, blur in edits:
         calls.setdefault(edit.op, {}).setdefault(index, []).append((edit, blur, edit.known))
     return calls
 
 
-# What torch runs, by what was called: dynamo shows a mode the latter, where eager code shows it the former.
+# Functions that call another: dynamo shows a mode the first, eager code shows it the second.
 _CHOOSING = {f"max_pool{n}d": f"max_pool{n}d_with_indices" for n in (1, 2, 3)}
-# What dynamo does not show a mode at all; of interpolate those calls that come from torch.nn.functional.upsample.
+# Functions that dynamo does not show a mode; nor does it show calls of interpolate by torch.nn.functional.upsample.
 _HIDDEN = {"hardswish", "pad", "pow"}
 
 
 class _Rewriting(Listener):
-    """Counts the calls of each function that is edited.
+    """Counts the calls of every edited function.
 
-    A call that is edited counts once for the methods around this one, and not what is computed in its place. Dynamo of
-    the oldest supported torch traces ``__torch_function__``: hence plain dictionaries and integers.
+    An edited call counts once in the methods around this one; the calls that replace it do not count. The dynamo of the
+    oldest supported torch traces ``__torch_function__``, hence plain dictionaries and integers.
     """
 
     def __init__(self, module: nn.Module, calls: Calls) -> None:
@@ -177,23 +198,23 @@ class _Rewriting(Listener):
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.deaf:
+        if self.paused:
             return func(*args, **kwargs)
         op = getattr(func, "__name__", "")
         if op in _CHOOSING and (kwargs.get("return_indices") or (len(args) > 6 and args[6])):
             op = _CHOOSING[op]
         if op not in self.calls or not (torch.compiler.is_dynamo_compiling() or self._is_called()):
             return func(*args, **kwargs)
-        around = [mode for mode in listeners() if isinstance(mode, _Rewriting) and not mode.deaf]
+        around = [mode for mode in listeners() if isinstance(mode, _Rewriting) and not mode.paused]
         edited = self.next_call(op, func)
         if edited is func:
             return func(*args, **kwargs)
         for mode in reversed(around):
             edited = mode.next_call(op, edited)
-        return unheard(around, edited, *args, **kwargs)
+        return call_paused(around, edited, *args, **kwargs)
 
     def next_call(self, op: str, func: Function) -> Function:
-        """The next call of ``op``: ``func`` with the edits of that call around it."""
+        """Count a call of ``op``, and return ``func`` with the edits of that call applied."""
         index = self.counts.get(op)
         if index is None:
             return func
@@ -203,13 +224,13 @@ class _Rewriting(Listener):
         return func
 
     def misses(self, op: str) -> bool:
-        """Whether fewer calls were counted than there are edits for."""
+        """Whether fewer calls were counted than are edited."""
         return op in self.calls and any(index >= self.counts[op] for index in self.calls[op])
 
     def _is_called(self) -> bool:
-        """Whether the model calls, and not a graph of dynamo's, which was edited while it was traced.
+        """Whether the model makes the call, not a compiled graph, whose calls were edited when it was traced.
 
-        Behind a graph break such a graph runs while this mode is in force.
+        Behind a graph break, such a graph runs while this mode is active.
         """
         frame: FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_globals.get("__name__", "").startswith(("torch.", __name__)):

@@ -13,17 +13,17 @@ from .edit import Build, Edit, Undo
 
 @dataclass(frozen=True)
 class Restride(Edit):
-    """Set the stride of the module at ``path``, which ``was`` another."""
+    """Set the stride of the module at ``path``, which ``was`` another before."""
 
     stride: tuple[int, ...]
     was: tuple[int, ...]
 
     def invocations(self, trace: Trace) -> int:
-        """The calls of the module."""
+        """Return the number of calls of the module."""
         return trace.calls(self.path)
 
     def check(self, module: nn.Module) -> None:
-        """The module has the stride that was planned."""
+        """Check that the module has the stride that the plan expects."""
         if _flat(getattr(module, "stride", ())) != _flat(self.was):
             raise AliasfixError(
                 f"{self.path}: the plan expects stride {self.was}, the module has {getattr(module, 'stride', None)}"
@@ -44,12 +44,12 @@ class Restride(Edit):
         return f"stride {self.stride}"
 
     def undo(self, module: nn.Module) -> None:
-        """Set the stride that was."""
+        """Restore the stride."""
         _set(module, self.was)
 
 
 def _set(module: Any, stride: tuple[int, ...]) -> None:
-    """Set the stride in the form in which the module keeps it: one number or one per axis."""
+    """Set the stride as one number or one per axis, whichever the module has."""
     module.stride = stride[0] if isinstance(module.stride, int) else stride
 
 

@@ -1,4 +1,4 @@
-"""Notice that a part of a converted model was replaced since: without its edit the model computes something else."""
+"""Detect that a part of a converted model was replaced: without its edit the model computes something else."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,10 +10,10 @@ from .edit import Edit
 
 
 class Watch:
-    """A forward pre-hook of a converted model, which checks that every edit still is where it was made.
+    """A forward pre-hook of a converted model, which checks that every edit is still in place.
 
-    Other tools replace modules: a GELU for a ReLU, a fused convolution for several. A tool that wraps a module keeps
-    it, with its edit, one level deeper.
+    Other tools replace modules: a ReLU by a GELU, several convolutions by a fused one. A tool that wraps a module keeps
+    the module and its edit, one level deeper.
     """
 
     def __init__(self, edits: Iterable[Edit]) -> None:
@@ -33,7 +33,7 @@ class Watch:
                 self._search(model, index, edit)
 
     def _search(self, model: nn.Module, index: int, edit: Edit) -> None:
-        """Find an edited module that was wrapped, and remember where it is."""
+        """Find an edited module that was wrapped, and store its new path."""
         wanted = _parts(edit.path)
         for path, module in model.named_modules():
             if _wraps(_parts(path), wanted) and edit.holds(module):
@@ -54,7 +54,7 @@ def watch(model: nn.Module, edits: Iterable[Edit]) -> None:
 
 
 def unwatch(model: nn.Module) -> None:
-    """Check them no longer."""
+    """Remove the check."""
     for key in [key for key, hook in model._forward_pre_hooks.items() if isinstance(hook, Watch)]:
         del model._forward_pre_hooks[key]
 
@@ -64,7 +64,7 @@ def _parts(path: str) -> tuple[str, ...]:
 
 
 def _wraps(path: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether a path is another one with names in between, as wrappers put them.
+    """Whether ``path`` is ``wanted`` with names of wrappers in between.
 
     >>> _wraps(("layer1", "_orig_mod", "conv"), ("layer1", "conv")), _wraps(("layer2", "conv"), ("layer1", "conv"))
     (True, False)

@@ -17,8 +17,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..edits.inserted import is_inserted
-from ..errors import AliasfixError
-from ..text.wording import listing, one_line
+from ..errors import AliasfixError, explaining
+from ..text.wording import listing
 from .formats.format import Format, formats, of
 from .record import Record
 
@@ -138,12 +138,8 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> Checkpoint:
 @contextlib.contextmanager
 def reading(path: Path, form: Format) -> Iterator[None]:
     """Whatever a format raises becomes one line."""
-    try:
+    with explaining(f"{path} is damaged, or no {form.name} file"):
         yield
-    except AliasfixError:
-        raise
-    except Exception as error:
-        raise AliasfixError(f"{path} is damaged, or no {form.name} file: {one_line(error)}") from error
 
 
 def unwrapped(path: Path, content: Mapping[str, Any]) -> Checkpoint:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ..errors import AliasfixError
+from ..errors import AliasfixError, explaining
 from ..text.wording import one_line
 from ..tracing.example import inputs
-from ..tracing.nest import tensors
+from ..tracing.nested import tensors
 from . import fingerprint, saving, store
 
 SUFFIXES = (".onnx", ".pt2")
@@ -115,11 +115,9 @@ def _others(x: Tensor, dynamic: Collection[str]) -> list[Tensor]:
 def _program(model: nn.Module, x: Tensor, dynamic: Collection[str]) -> ExportedProgram:
     axes = [0] * ("batch" in dynamic) + list(range(2, x.dim())) * ("size" in dynamic)
     shapes = (dict.fromkeys(axes, Dim.DYNAMIC),) if axes else None
-    try:
+    hint = f"it may need a fixed {' and '.join(sorted(dynamic))}" if dynamic else ""
+    with explaining(f"{type(model).__name__} cannot be exported", hint):
         return torch.export.export(model, (x,), dynamic_shapes=shapes, strict=False)
-    except Exception as error:
-        hint = f"; it may need a fixed {' and '.join(sorted(dynamic))}" if dynamic else ""
-        raise AliasfixError(f"{type(model).__name__} cannot be exported: {one_line(error)}{hint}") from error
 
 
 def _save_pt2(program: ExportedProgram, path: Path) -> None:
@@ -140,8 +138,8 @@ def _as_onnx(model: nn.Module, program: ExportedProgram) -> tuple[Callable[[Path
         converted = torch.onnx.export(program, dynamo=True, verbose=False)
     except ModuleNotFoundError as error:
         raise AliasfixError(f'{error.name} is not installed: pip install "aliasfix[onnx]"') from error
-    except Exception as error:
-        cause = error.__cause__ or error  # torch wraps it in a page of advice
+    except Exception as error:  # torch wraps the cause in a page of advice
+        cause = error.__cause__ or error
         hint = "; torch 2.6 lacks batch normalization there: install 2.7 or later" if torch.__version__ < "2.7" else ""
         raise AliasfixError(f"{type(model).__name__} cannot be exported to ONNX: {one_line(cause)}{hint}") from error
     assert converted is not None
@@ -167,11 +165,8 @@ def _difference(model: nn.Module, run: Run, images: list[Tensor], path: Path) ->
     worst = 0.0
     for x in images:
         expected = list(tensors(model(x)))
-        try:
+        with explaining(f"{path} is not written: what it holds fails on {tuple(x.shape)}"):
             found = list(tensors(run(x)))
-        except Exception as error:
-            shape = tuple(x.shape)
-            raise AliasfixError(f"{path} is not written: what it holds fails on {shape}: {one_line(error)}") from error
         for ours, theirs in zip(expected, found, strict=True):
             scale = ours.double().abs().max().item()
             worst = max(worst, (ours.double().cpu() - theirs.double()).abs().max().item() / (scale or 1))

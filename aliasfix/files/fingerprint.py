@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import running
-from ..errors import AliasfixError
+from ..errors import AliasfixError, explaining
 from ..text.wording import one_line
 from ..tracing.example import inputs
-from ..tracing.nest import tensors
+from ..tracing.nested import tensors
 
 TOLERANCE = 1e-3
 _VALUES = 64
@@ -87,7 +87,7 @@ def _asked(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _run(model: nn.Module, asked: Mapping[str, Mapping[str, Any]]) -> list[Tensor]:
     like = running.where(model)
     args, kwargs = [], {}
-    try:
+    with explaining("the model does not run on the input of its fingerprint"):
         for name, spec in asked.items():
             dtype = getattr(torch, spec["dtype"])
             value = _drawn(spec["shape"], like.dtype if dtype.is_floating_point else dtype).to(like.device)
@@ -97,8 +97,6 @@ def _run(model: nn.Module, asked: Mapping[str, Mapping[str, Any]]) -> list[Tenso
                 kwargs[name] = value
         with evaluating(model):
             output = list(tensors(model(*args, **kwargs)))
-    except Exception as error:
-        raise AliasfixError(f"the model does not run on the input of its fingerprint: {one_line(error)}") from error
     return output
 
 

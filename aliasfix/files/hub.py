@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import AliasfixError
-from ..text.wording import one_line
+from ..errors import AliasfixError, explaining
 from ..version import __version__
 from . import store
 
@@ -53,11 +52,9 @@ def push_to_hub(
         path = Path(folder) / "model"
         store.save(model, path, base=base, base_args=base_args, example_input=example_input)
         api = HfApi(token=token, library_name="aliasfix", library_version=__version__)
-        try:
+        with explaining(f"{repo_id} could not be pushed"):
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             commit = api.upload_folder(
                 repo_id=repo_id, folder_path=path, revision=revision, commit_message=commit_message
             )
-        except Exception as error:
-            raise AliasfixError(f"{repo_id} could not be pushed: {one_line(error)}") from error
     return str(commit.commit_url)

@@ -45,7 +45,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, name: str = "the mode
     try:
         # torch decides what is missing: hooks of the model may rename keys of older versions
         missing, unexpected = model.load_state_dict(fitting, strict=False)
-    except Exception as error:
+    except Exception as error:  # hooks of the model may raise anything
         raise MisfitError(f"{checkpoint.path} does not fit {name}: {one_line(error)}") from error
     missing = [key for key in missing if key not in shapes]
     if missing or unexpected or shapes:
@@ -64,9 +64,7 @@ def versioned(state: State, own: State) -> State:
     """
     if hasattr(state, "_metadata") or state.keys() != own.keys():
         return state
-    result = OrderedDict(state)
-    result._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined]
-    return result
+    return prefixes.with_versions(state, getattr(own, "_metadata", {}))
 
 
 def _misfit(missing: list[str], unexpected: list[str], shapes: Shapes) -> str:
@@ -97,9 +95,6 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _like(state: State, items: dict[str, Any]) -> State:
-    """Items with the versions of a state_dict's modules, by which torch reads older layouts."""
-    result = OrderedDict(items)
+    """Items with the versions that ``state`` has."""
     versions = getattr(state, "_metadata", None)
-    if versions is not None:
-        result._metadata = versions  # type: ignore[attr-defined]
-    return result
+    return OrderedDict(items) if versions is None else prefixes.with_versions(items, versions)

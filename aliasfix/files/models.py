@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import AliasfixError
+from ..errors import AliasfixError, explaining
 from ..text.wording import one_line
 from . import directory
 from .record import LIBRARIES
@@ -114,16 +114,15 @@ def _find_bare(name: str) -> Source:
 
 def _load(library: str, required: bool = True) -> Any:
     """The library, imported only when a model of it is asked for; None where it need not be installed."""
-    try:
-        return importlib.import_module(library)
-    except ModuleNotFoundError as error:
-        if error.name != library:
-            raise AliasfixError(f"{library} cannot be imported: {one_line(error)}") from error
-        if required:
-            raise AliasfixError(f"{library} is not installed: pip install {library}") from None
-        return None
-    except Exception as error:
-        raise AliasfixError(f"{library} cannot be imported: {one_line(error)}") from error
+    with explaining(f"{library} cannot be imported"):
+        try:
+            return importlib.import_module(library)
+        except ModuleNotFoundError as error:
+            if error.name != library:
+                raise
+            if required:
+                raise AliasfixError(f"{library} is not installed: pip install {library}") from None
+            return None
 
 
 def _has(library: str, name: str) -> bool:
@@ -173,6 +172,7 @@ def _torchvision_call(name: str, args: dict[str, Any], pretrained: bool) -> Call
 def _transformers_call(name: str, args: dict[str, Any], pretrained: bool) -> Callable[[], Any]:
     """A model of Hugging Face's, from the ``config.json`` of a directory: it is built here, and nothing is fetched."""
     transformers, kind = _load("transformers"), _factory("transformers", name)
+    config_class: Any = getattr(kind, "config_class", None)
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise AliasfixError(f"transformers:{name} is no model")
     if set(args) != {"config"}:
@@ -185,7 +185,7 @@ def _transformers_call(name: str, args: dict[str, Any], pretrained: bool) -> Cal
 
     def call() -> Any:
         with _offline():
-            return kind(kind.config_class.from_dict(config))  # type: ignore[attr-defined]
+            return kind(config_class.from_dict(config))
 
     return call
 
@@ -194,19 +194,18 @@ def _factory(module_name: str, name: str) -> Callable[..., Any]:
     """The factory of the user's own: naming it is the consent to import it."""
     if not all(part.isidentifier() for part in [*module_name.split("."), name]):
         raise AliasfixError(f"no model {module_name + ':' + name!r}: {_FORMS}")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # what is missing may also be something that the module itself imports
-        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise AliasfixError(f"no module {error.name!r} here or among the installed; {_FORMS}") from None
-        raise AliasfixError(f"{module_name} cannot be imported: {one_line(error)}") from error
-    except Exception as error:
-        raise AliasfixError(f"{module_name} cannot be imported: {one_line(error)}") from error
-    factory = getattr(module, name, None)
+    with explaining(f"{module_name} cannot be imported"):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # what is missing may also be something that the module itself imports
+            if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+                raise AliasfixError(f"no module {error.name!r} here or among the installed; {_FORMS}") from None
+            raise
+    factory: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(factory):
         raise AliasfixError(f"{module_name} has no factory {name!r}{_close(name, _callables(module))}")
-    return factory  # type: ignore[no-any-return]
+    return factory
 
 
 def _callables(module: ModuleType) -> list[str]:
@@ -215,19 +214,19 @@ def _callables(module: ModuleType) -> list[str]:
 
 def _call(source: Source, make: Callable[[], Any], args: dict[str, Any], fetching: bool = False) -> Any:
     """What a factory makes; whatever it raises becomes one line."""
-    try:
-        with warnings.catch_warnings():
-            # torchvision's about its own defaults (init_weights, weights_backbone), which are not the user's
-            warnings.simplefilter("ignore", FutureWarning)
+    given = ", ".join(f"{key}={value!r}" for key, value in args.items())
+    with explaining(f"{source}({given}) cannot be built"), warnings.catch_warnings():
+        # torchvision's about its own defaults (init_weights, weights_backbone), which are not the user's
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
             return make()
-    except Exception as error:
-        if fetching and isinstance(error, OSError):
+        except OSError as error:
+            if not fetching:
+                raise
             raise AliasfixError(
                 f"the pretrained weights of {source} could not be fetched ({one_line(error)}): "
                 f"give --checkpoint FILE or --random-weights"
             ) from error
-        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        raise AliasfixError(f"{source}({given}) cannot be built: {one_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -241,7 +240,7 @@ def _offline_if_unreachable() -> Iterator[None]:
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=5)
         reached: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    except Exception:
+    except Exception:  # of requests or of httpx, as the version of the client has it
         reached = _offline()
     with reached:
         yield

@@ -7,8 +7,9 @@ Wrappers of single layers stand anywhere in a key. ``DistributedDataParallel``, 
 import itertools
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import AliasfixError
 from ..text.wording import listing
@@ -65,13 +66,22 @@ def match(file: Checkpoint, own: Iterable[str]) -> Match:
     shared = _shared(name for name in names.values() if not f".{name}".endswith(f".{_AVERAGED}"))
     prefix = whole[0] if whole else max(shared, key=lambda prefix: found[prefix])
     beside = [name for name in names.values() if not name.startswith(prefix)]
-    kept = OrderedDict((name[len(prefix) :], state[key]) for key, name in names.items() if name.startswith(prefix))
+    kept: State = OrderedDict(
+        (name[len(prefix) :], state[key]) for key, name in names.items() if name.startswith(prefix)
+    )
     versions = getattr(state, "_metadata", None)  # of the modules: by them torch reads older layouts
     if versions is not None:
         paths = {_WRAPPERS.sub("", f"{path}."): version for path, version in versions.items()}
         cut = {path[len(prefix) :].removesuffix("."): paths[path] for path in paths if path.startswith(prefix)}
-        kept._metadata = cut  # type: ignore[attr-defined]
+        kept = with_versions(kept, cut)
     return Match(kept, prefix, _remark(prefix, beside, shared, found))
+
+
+def with_versions(items: Mapping[str, Any], versions: Any) -> State:
+    """Return weights with the versions of a model's modules, by which torch reads older layouts."""
+    result = OrderedDict(items)
+    result._metadata = versions  # type: ignore[attr-defined]  # where torch looks for them
+    return result
 
 
 def _names(state: State, own: set[str]) -> dict[str, str]:

@@ -52,7 +52,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             load(module)
             _register(module)
 
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # of this one loader
         return spec
 
 
@@ -118,9 +118,10 @@ def aliasfix(
         )
     store.convert_as(model, known.plan, "its config.json")
     store.remember(model, known)
-    model.pretrained_cfg = model.default_cfg = config  # type: ignore[assignment]
+    dressed: Any = model  # nn.Module declares every attribute as a tensor or a module
+    dressed.pretrained_cfg = dressed.default_cfg = config
     if not hasattr(model, "num_classes"):
-        model.num_classes = config.get("num_classes")  # type: ignore[assignment]
+        dressed.num_classes = config.get("num_classes")
     return model if features is None else _features(model, known, features)
 
 

@@ -100,7 +100,7 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(target.parent)
     except AliasfixError:
         raise
-    except Exception as error:
+    except Exception as error:  # torch and safetensors wrap the system's errors in their own
         raise AliasfixError(f"{path} could not be written: {_reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):  # it is gone where all went well

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from .. import surgery
-from ..errors import AliasfixError
+from ..attributes import BASE
+from ..errors import AliasfixError, explaining
 from ..planning.plan import Plan
 from ..recipe import Recipe
-from ..text.wording import listing, one_line
+from ..running import copied
+from ..text.wording import listing
 from ..version import __version__
 from . import checkpoint, directory, fingerprint, loading, models, prefixes, saving, timm_config
 from .checkpoint import RECORD, Checkpoint
 from .record import LIBRARIES, Record, digest_of_weights, recipe_difference, steps_difference
-
-_BASE = "_aliasfix_base"
 
 
 def save(
@@ -85,16 +85,21 @@ def write_converted(
     directory.write_directory(path, file, record, timm_config.config(model, record))
 
 
-def load(path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | None = None) -> nn.Module:
+@torch.inference_mode(False)
+def load(
+    path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | None = None, inplace: bool = False
+) -> nn.Module:
     """Load a converted model: build its base, repeat the recorded steps, load the weights.
 
     Args:
         path: what `save` or ``aliasfix convert`` wrote.
-        model: the base, freshly built, for a file that names none; it is converted in place.
+        model: the base, for a file that names none; left as it is.
         recipe: refuse a file of another recipe.
+        inplace: convert ``model`` itself and load the weights into it; no copy of it is made.
 
     Returns:
-        The model; in eval mode where it was built here.
+        The converted model, in eval mode if the file names its base; a copy of ``model``, or ``model`` itself with
+        ``inplace``, otherwise.
 
     Raises:
         AliasfixError: the file is damaged, edited, of a newer format or of another recipe, or does not fit.
@@ -102,13 +107,16 @@ def load(path: str | Path, model: nn.Module | None = None, *, recipe: Recipe | N
     Warns:
         UserWarning: the output is not what it was when the model was saved.
     """
-    return restore(*read_converted(Path(path)), model, recipe)
+    file, record = read_converted(Path(path))
+    if model is not None and not inplace:
+        model = copied(model)
+    return restore(file, record, model, recipe)
 
 
 def restore(
     file: Checkpoint, record: Record, model: nn.Module | None = None, recipe: Recipe | None = None
 ) -> nn.Module:
-    """What `load` does with a file that was read."""
+    """Load a converted model from a file that was read, into ``model`` itself where it is given."""
     path = file.path
     if recipe is not None and recipe != record.plan.recipe:
         raise AliasfixError(
@@ -118,7 +126,7 @@ def restore(
         model = _build(file, record)
         convert_as(model, record.plan, path)
         loading.load_weights(model, file, str(record.base))
-        model.__dict__[_BASE] = record.base, record.base_args
+        remember(model, record)
     else:
         converted = surgery.executed(model) is not None
         convert_as(model, record.plan, path)
@@ -175,16 +183,15 @@ def convert_as(model: nn.Module, plan: Plan, path: str | Path) -> None:
             raise AliasfixError(f"{path} and the model given were converted differently: {difference}")
         return
     try:
-        surgery.apply(model, plan)
+        with explaining("they cannot be carried out"):
+            surgery.apply(model, plan)
     except AliasfixError as error:
         raise AliasfixError(f"the steps in {path} do not fit {type(model).__name__}: {error}") from error
-    except Exception as error:
-        raise AliasfixError(f"the steps in {path} cannot be carried out: {one_line(error)}") from error
 
 
 def base_of(model: nn.Module) -> tuple[str | None, dict[str, Any]]:
     """The base of a model, as far as it says it: what `load` and timm leave on it."""
-    known = model.__dict__.get(_BASE)
+    known = model.__dict__.get(BASE)
     if known is not None:
         base, args = known
         return base, {**args, **timm_config.current_args(model, base)}
@@ -193,7 +200,7 @@ def base_of(model: nn.Module) -> tuple[str | None, dict[str, Any]]:
 
 def remember(model: nn.Module, record: Record) -> None:
     """Leave on a model where it came from, for `save`."""
-    model.__dict__[_BASE] = record.base, record.base_args
+    model.__dict__[BASE] = record.base, record.base_args
 
 
 def rebuild(base: str, args: Mapping[str, Any]) -> nn.Module:

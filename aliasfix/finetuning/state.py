@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from ..errors import AliasfixError
+from ..errors import AliasfixError, explaining
 from ..files import saving
-from ..text.wording import one_line
 
 NAME = "state.pth"
 BEST = "best.safetensors"
@@ -33,10 +32,8 @@ def read(folder: Path, resume: bool) -> dict[str, Any] | None:
         return None
     if not resume:
         raise AliasfixError(f"{folder} holds a run: go on with it (resume=True, --resume), or give another folder")
-    try:
+    with explaining(f"{path} is damaged, or no state of a run"):
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise AliasfixError(f"{path} is damaged, or no state of a run: {one_line(error)}") from error
     return content
 
 

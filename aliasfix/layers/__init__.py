@@ -1,4 +1,4 @@
-"""The layers that a conversion adds to a model, their functional forms, and how they are computed."""
+"""The layers that a conversion inserts, their functional forms, and their implementations."""
 
 from .blur import BlurPool, BlurUpsample
 

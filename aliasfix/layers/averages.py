@@ -1,10 +1,10 @@
-"""A moving average and its blur at once, as one matrix for each axis.
+"""Compute a moving average and its blur together, as one matrix per axis.
 
     Subsample_s ∘ Blur_m ∘ Box_k  =  A₁ ⊗ A₂ ⊗ …,   Aᵢ of ⌈D/s⌉ rows and N columns
 
-Both are linear and treat every axis by itself, borders included. So what the two steps make of the unit impulses of an
-axis is all there is to know, and the dense average is never made. Products of matrices are what a CPU does fastest:
-they make more multiply-adds than the two steps, in a fraction of their time, as long as an axis is not too long.
+Both are linear and separable, borders included. Their responses to the unit impulses of an axis are the columns of its
+matrix, and the dense average is never computed. Matrix products make more multiply-adds than the two steps, but take a
+fraction of their time on a CPU, if the axes are short.
 """
 
 import functools
@@ -24,11 +24,11 @@ LONGEST = 256  # of an axis
 
 @dataclass(frozen=True, eq=False)
 class Fused:
-    """A linear map of (N, C, N₁, …) that treats every image, channel and axis by itself.
+    """A separable linear map of (N, C, N₁, …), the same for every image and channel.
 
     Args:
-        steps: the map as it is defined.
-        matrices: (nᵢ, Nᵢ), one for each axis, in float64.
+        steps: the map by its definition.
+        matrices: the matrix (nᵢ, Nᵢ) of each axis, in float64.
     """
 
     steps: Callable[[Tensor], Tensor]
@@ -40,13 +40,13 @@ class Fused:
         return out
 
     def product(self, x: Tensor) -> Tensor:
-        """A value that is not finite would be one everywhere along its axes: then the two steps are taken."""
-        out = multiplied(x, self.matrices)
+        """Multiply; use the two steps if a value is not finite, which a product spreads along the axes."""
+        out = multiply(x, self.matrices)
         return out if not runs_now(x) or _is_finite(out) else self.steps(x)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """What a gradient (N, C, n₁, …) of the output is to an input."""
-        found = multiplied(gradient, [matrix.T for matrix in self.matrices])
+        """Return the gradient of an input for a gradient (N, C, n₁, …) of the output."""
+        found = multiply(gradient, [matrix.T for matrix in self.matrices])
         if not runs_now(gradient) or _is_finite(found):
             return found
         with torch.enable_grad():
@@ -56,9 +56,9 @@ class Fused:
 
 
 def fuses(x: Tensor, axes: int) -> bool:
-    """Whether matrices are cheaper than the two steps, and nobody listens for these.
+    """Whether matrices are faster than the two steps, and no mode listens for the function calls of these.
 
-    In channels_last they are not cheaper (benchmarks/layers.py).
+    In channels_last they are not faster (benchmarks/layers.py).
     """
     if not runs_now(x) or torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
         return False
@@ -67,7 +67,7 @@ def fuses(x: Tensor, axes: int) -> bool:
 
 
 def taps(kernel: Tensor) -> list[tuple[float, ...]] | None:
-    """The filter of each axis that a kernel is the product of, None where it is learned or no product.
+    """Return the filter of each axis, None if the kernel is learned or is not separable.
 
     >>> taps(torch.tensor([[0.25, 0.25], [0.25, 0.25]]))
     [(0.5, 0.5), (0.5, 0.5)]
@@ -75,15 +75,15 @@ def taps(kernel: Tensor) -> list[tuple[float, ...]] | None:
     axes = range(kernel.dim())
     wide = kernel.detach().double()
     found = [wide.sum([other for other in axes if other != axis]) if kernel.dim() > 1 else wide for axis in axes]
-    found[1:] = [each / wide.sum() for each in found[1:]]  # in 16 bits it may be a little more or less than 1
+    found[1:] = [each / wide.sum() for each in found[1:]]  # the sum of 16-bit values may not be exactly 1
     product = functools.reduce(lambda left, right: left[..., None] * right, found)
     rounding = max(torch.finfo(kernel.dtype).eps, torch.finfo(torch.float32).eps)
     near = (product - wide).abs().max() <= 4 * rounding * wide.abs().max()
     return [tuple(each.tolist()) for each in found] if near and not kernel.requires_grad else None
 
 
-def multiplied(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """``x`` (N, C, N₁, …) times one matrix (nᵢ, Nᵢ) along each axis; 16 bits are summed in 32."""
+def multiply(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiply ``x`` (N, C, N₁, …) by a matrix (nᵢ, Nᵢ) along each axis; 16-bit types are summed in 32 bits."""
     values = x.to(torch.promote_types(x.dtype, torch.float32))
     with own_type(values):
         for axis, matrix in enumerate(matrices, 2):
@@ -102,7 +102,7 @@ def _is_finite(x: Tensor) -> bool:
 
 
 class _Product(torch.autograd.Function):
-    """Nothing is kept for the gradient."""
+    """Saves nothing for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, fused: Fused) -> Tensor:

@@ -1,7 +1,7 @@
-"""A few images at a time.
+"""Compute a few images at a time.
 
-What an operation makes on its way (a padded copy, a dense map) then stays in a cache, and the memory that held it for
-some images holds it for the next. In training nothing of it is kept: it is made again for the gradient, part by part.
+The intermediate tensors of an operation (a padded copy, a dense map) then fit into a cache, and their memory is used
+again for the next images. In training they are not saved, but recomputed for the gradient, part by part.
 """
 
 import math
@@ -14,11 +14,11 @@ from torch import Tensor
 _HAS_FLAG = hasattr(torch.compiler, "_is_exporting_flag")  # else only an export sets the flag of compiling
 _IS_OLD = torch.__version__ < "2.8"
 
-PART = 2**20  # values that are taken at a time
+PART = 2**20  # values of one part
 
 
 def runs_now(x: Tensor) -> bool:
-    """Whether what is done to ``x`` is computed at once and on a CPU: not recorded, compiled or transformed."""
+    """Whether operations on ``x`` run eagerly on a CPU: they are not traced, compiled or transformed."""
     recorded = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     if type(x) is not Tensor or x.device.type != "cpu" or recorded:
         return False
@@ -26,12 +26,12 @@ def runs_now(x: Tensor) -> bool:
 
 
 def is_compiled(x: Tensor) -> bool:
-    """Whether a compiler makes loops for a CPU of what is done to ``x``."""
+    """Whether operations on ``x`` are compiled for a CPU."""
     return torch.compiler.is_compiling() and not is_exporting() and x.device.type == "cpu"
 
 
 def is_exporting() -> bool:
-    """Whether ``torch.export`` records what is computed.
+    """Whether ``torch.export`` is tracing.
 
     ``torch.compiler.is_exporting()`` says so to dynamo in every case before torch 2.14, and does not exist in 2.6.
     Before 2.8 the flags are not set when dynamo traces for an export, but its settings are those of an export.
@@ -40,10 +40,10 @@ def is_exporting() -> bool:
     return flag or (_IS_OLD and torch._dynamo.config.allow_rnn)
 
 
-def written(x: Tensor) -> Tensor:
-    """``x``, which must not be a view: a compiler writes it once, and does not compute it again for each of its users.
+def materialize(x: Tensor) -> Tensor:
+    """Have a compiler write ``x``, which must not be a view, to memory once.
 
-    Inductor inlines what is cheap to compute: a maximum of four, nine times over into a blur of nine taps.
+    Inductor inlines cheap operations into every use: a maximum of four values, nine times into a blur of nine taps.
     """
     return x.as_strided(x.shape, x.stride()) if is_compiled(x) and not needs_gradient(x) else x
 
@@ -54,32 +54,32 @@ def needs_gradient(x: Tensor) -> bool:
 
 
 def layout(x: Tensor) -> torch.memory_format:
-    """Whether the channels of ``x`` (N, C, N₁, …) are last or its samples, in memory."""
+    """Return the memory format of ``x`` (N, C, N₁, …): channels_last or contiguous."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}
     return last[x.dim()] if x.dim() in last and x.stride(1) == 1 else torch.contiguous_format
 
 
-def arranged(gradient: Tensor, memory: torch.memory_format) -> Tensor:
-    """``gradient`` in a layout, but for a batch of gradients, which cannot be asked for its own."""
+def arrange(gradient: Tensor, memory: torch.memory_format) -> Tensor:
+    """Return ``gradient`` in a memory format; a vmapped gradient, which has none, stays as it is."""
     return gradient.contiguous(memory_format=memory) if runs_now(gradient) else gradient
 
 
 class Linear(Protocol):
-    """A linear map that says what a gradient of its output is to an input."""
+    """A linear map with an adjoint."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """What it makes of ``x``."""
+        """Return the map of ``x``."""
 
     def adjoint(self, gradient: Tensor, shape: Sequence[int]) -> Tensor:
-        """The gradient of an input of a shape."""
+        """Return the gradient of an input of that shape."""
 
 
 def in_parts(function: Callable[[Tensor], Tensor], linear: Linear, x: Tensor) -> Tensor:
-    """``linear(function(x))``, which treats every entry of the first axis alike and depends on nothing trained.
+    """Return ``linear(function(x))``, a few entries of the first axis at a time.
 
     Args:
-        function: evaluated again for the gradient.
-        linear: not evaluated again.
+        function: acts on each entry separately and has no parameters; it is recomputed for the gradient.
+        linear: acts on each entry separately and has no parameters; its gradient is its adjoint.
         x: (N, …).
     """
     if not runs_now(x) or x.numel() <= PART or (len(x) == 1 and not needs_gradient(x)):
@@ -87,11 +87,11 @@ def in_parts(function: Callable[[Tensor], Tensor], linear: Linear, x: Tensor) ->
     if needs_gradient(x):
         out: Tensor = _Parts.apply(x, function, linear)
         return out
-    return joined(lambda part: linear(function(part)), x)
+    return map_parts(lambda part: linear(function(part)), x)
 
 
-def joined(function: Callable[[Tensor], Tensor], x: Tensor, values: int | None = None) -> Tensor:
-    """``function(x)``, a few entries of the first axis at a time; an entry stands for so many ``values``."""
+def map_parts(function: Callable[[Tensor], Tensor], x: Tensor, values: int | None = None) -> Tensor:
+    """Return ``function(x)``, a few entries of the first axis at a time; an entry counts as ``values``."""
     values = math.prod(x.shape[1:]) if values is None else values
     if len(x) * values <= PART or len(x) == 1:
         return function(x)
@@ -103,13 +103,13 @@ def _split(x: Tensor, values: int) -> tuple[Tensor, ...]:
 
 
 class _Parts(torch.autograd.Function):
-    """The gradient from the input alone."""
+    """Saves the input alone for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], linear: Linear) -> Tensor:
         ctx.save_for_backward(x)
         ctx.function, ctx.linear = function, linear
-        return joined(lambda part: linear(function(part)), x)
+        return map_parts(lambda part: linear(function(part)), x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -120,6 +120,6 @@ class _Parts(torch.autograd.Function):
             own = part.detach().requires_grad_()
             with torch.enable_grad():
                 met = ctx.function(own)
-            gradient = ctx.linear.adjoint(arranged(gradient, layout(met)), met.shape)
+            gradient = ctx.linear.adjoint(arrange(gradient, layout(met)), met.shape)
             found += torch.autograd.grad(met, own, gradient, create_graph=twice)
         return torch.cat(found), None, None

@@ -1,4 +1,4 @@
-"""The layers that a conversion adds to a model."""
+"""The layers that a conversion inserts."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,19 +11,19 @@ from .functional import blur_of, blur_pool, blur_upsample
 
 
 class BlurPool(nn.Module):
-    """Low-pass filter, then keep every ``stride``-th sample.
+    """Applies a low-pass filter and keeps every ``stride``-th sample.
 
     Args:
         filter: a filter name or taps, see `aliasfix.filters`.
-        rate: per spatial axis, the sampling rate the filter is made for; an axis of rate 1 is not blurred.
-        stride: per spatial axis, the subsampling done here; the rate unless it is done elsewhere.
-        padding: see `aliasfix.functional.blur_pool`.
-        axes: the spatial axes counted from the end, where they are not the last ones (channels-last layouts).
+        rate: per spatial axis, the sampling rate for which the filter is designed; an axis of rate 1 is not blurred.
+        stride: per spatial axis, the subsampling of this layer. Default: ``rate``.
+        padding: see `aliasfix.layers.functional.blur_pool`.
+        axes: the spatial axes counted from the end. Default: the last ones.
 
     Shape:
         (*, C, N₁, …) → (*, C, ⌈N₁ / stride₁⌉, …).
 
-    The kernel is a buffer that is not saved: a converted model has the state_dict keys of the original.
+    The kernel is a non-persistent buffer: a converted model has the state_dict keys of the original.
 
     >>> BlurPool("tri3", rate=(2, 2))(torch.ones(1, 3, 5, 8)).shape
     torch.Size([1, 3, 3, 4])
@@ -56,15 +56,15 @@ class BlurPool(nn.Module):
         return kernel
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BlurPool":
-        """A kernel that leaves the meta device gets its values: it has none there, and no checkpoint holds them."""
+        """Compute the kernel's values when it leaves the meta device: no checkpoint holds them."""
         unknown = self.kernel.is_meta
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's has no annotations
         if unknown and not self.kernel.is_meta:
             self.kernel.copy_(self._values())
         return self
 
     def forward(self, x: Tensor, start: Sequence[int] | None = None, size: Sequence[int] | None = None) -> Tensor:
-        """Blur and subsample ``x``; ``start`` and ``size`` as in `aliasfix.functional.blur_pool`."""
+        """Blur and subsample ``x``; ``start`` and ``size`` as in `aliasfix.layers.functional.blur_pool`."""
         last = tuple(range(-len(self.axes), 0))
         if self.axes == last:
             return blur_pool(x, self.kernel, self.stride, self.padding, start, size, self.taps)
@@ -72,19 +72,19 @@ class BlurPool(nn.Module):
         return moved.movedim(last, self.axes)
 
     def adjoint(self, gradient: Tensor, shape: Sequence[int]) -> Tensor:
-        """The gradient of an input of a shape, ([N,] C, N₁, …), whose output has this gradient."""
+        """Return the gradient of an input of that shape, ([N,] C, N₁, …), for a gradient of the output."""
         if len(shape) == len(self.stride) + 1:
             return self.adjoint(gradient[None], (1, *shape))[0]
         return blur_of(shape, self.kernel, self.stride, self.padding).adjoint(gradient, shape)
 
     def extra_repr(self) -> str:
-        """The filter, rate, stride and border, for ``print(model)``."""
+        """Return the filter, stride, rate and padding, for ``print(model)``."""
         rate = "" if self.rate == self.stride else f", rate={self.rate}"
         return f"{self.filter!r}, stride={self.stride}{rate}, padding={self.padding!r}"
 
 
 class BlurUpsample(BlurPool):
-    """Insert zeros between the samples, then low-pass filter with the gain that makes up for them.
+    """Inserts zeros between the samples and applies a low-pass filter with a gain that compensates for them.
 
     The mirror image of `BlurPool` (Zhang, ICML 2019): at rate 2, ``rect2`` is nearest-neighbour
     and ``bin4`` bilinear upsampling.

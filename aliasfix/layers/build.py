@@ -1,4 +1,4 @@
-"""Build the layer that a recipe asks for."""
+"""Build the layer for a recipe."""
 
 from typing import TypeGuard
 
@@ -10,7 +10,7 @@ from .resampling import Resampling
 
 
 def build(recipe: Recipe, resampling: Resampling, enlarges: bool = False) -> nn.Module:
-    """The layer for a resampling; one that ``enlarges`` inserts samples and interpolates them."""
+    """Build the layer for a resampling: a `BlurPool`, or, if it ``enlarges``, a `BlurUpsample`."""
     layer = BlurUpsample if enlarges else BlurPool
     return layer(recipe.filter, resampling.rate, resampling.stride, recipe.padding, resampling.axes)
 

@@ -1,8 +1,8 @@
-"""Blur and subsample one batch: pad, convolve every channel, keep every few samples; and the cheaper ways to do it.
+"""Blur and subsample a batch: pad, convolve every channel with a stride; and faster implementations.
 
-At once on a CPU, the convolution pads with zeros by itself, which copies nothing, and the few outputs that meet a
-border are computed once more from the samples beside it. The gradient of a linear map needs neither its input nor its
-output. A compiler makes one loop for each axis, of the padding and a sum over the taps.
+Eagerly on a CPU, the convolution pads with zeros itself, which saves a copy, and the outputs at the borders are
+computed again from the samples beside them. The gradient of a linear map needs neither the input nor the output. A
+compiler makes one loop per axis, which pads and sums over the taps.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batches import PART, arranged, is_compiled, joined, layout, needs_gradient, runs_now, written
+from .batches import PART, arrange, is_compiled, layout, map_parts, materialize, needs_gradient, runs_now
 from .padding import fold, pad
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -27,14 +27,14 @@ TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3
 
 @dataclass(frozen=True, eq=False)
 class Blur:
-    """A low-pass and the samples it keeps.
+    """A low-pass filter with a stride.
 
     Args:
         kernel: (m₁, …).
-        stride: one per spatial axis.
-        borders: the (before, after) samples of border per spatial axis.
-        padding: their kind.
-        taps: per spatial axis, the filter that the kernel is the product of; None where it may be no product.
+        stride: one number per spatial axis.
+        borders: the padding (before, after) of each spatial axis.
+        padding: the padding mode.
+        taps: the filter of each spatial axis, None if the kernel may not be separable.
     """
 
     kernel: Tensor
@@ -51,7 +51,7 @@ class Blur:
                 return self._compiled(x, self.taps) if self._fuses(x) and self.taps else self._plain(x)
             return _Linear.apply(x, self) if needs_gradient(x) else self._now(x)
 
-    # -- as it is defined ------------------------------------------------------------------------------------
+    # -- by definition ---------------------------------------------------------------------------------------
 
     def _plain(self, x: Tensor) -> Tensor:
         return self._convolved(pad(x, self.borders, self.padding))
@@ -67,18 +67,18 @@ class Blur:
     # -- compiled --------------------------------------------------------------------------------------------
 
     def _fuses(self, x: Tensor) -> bool:
-        """Whether a compiler makes loops of it; for the gradient a convolution is compiled in less time."""
+        """Whether it is compiled to loops. With a gradient, a convolution compiles faster."""
         return is_compiled(x) and not needs_gradient(x)
 
     def _compiled(self, x: Tensor, taps: Sequence[Sequence[float]]) -> Tensor:
-        """One loop for each axis, its border included: in less time to compile and to run than one for them all."""
+        """Compute one loop per axis, its border included, which compiles and runs faster than one loop for all."""
         for axis, row in enumerate(taps):
             borders = [border if axis == other else (0, 0) for other, border in enumerate(self.borders)]
             x = weighted_sum(pad(x, borders, self.padding), row, self.stride[axis], axis - len(taps))
-            x = written(x) if axis + 1 < len(taps) else x
+            x = materialize(x) if axis + 1 < len(taps) else x
         return x
 
-    # -- at once, on a CPU -----------------------------------------------------------------------------------
+    # -- eagerly on a CPU ------------------------------------------------------------------------------------
 
     def _now(self, x: Tensor) -> Tensor:
         if not (x.numel() > PART and self._is_direct(x)):
@@ -90,7 +90,7 @@ class Blur:
         return out
 
     def _is_direct(self, x: Tensor) -> bool:
-        """Whether zeros on both sides, as many as before, give the same samples but for those at the borders."""
+        """Whether symmetric zero padding gives the same samples except at the borders."""
         axes = zip(x.shape[2:], self.kernel.shape, self.stride, self.borders, strict=True)
         return self.padding != "circular" and all(
             n >= taps + step and (n + 2 * before - taps) // step == (n + before + after - taps) // step
@@ -98,7 +98,7 @@ class Blur:
         )
 
     def _along(self, strip: "_Strip", x: Tensor) -> Tensor:
-        """The outputs of a strip."""
+        """Compute the outputs of a strip."""
         borders = [strip.border if axis == strip.axis else border for axis, border in enumerate(self.borders)]
         dim = strip.axis + 2
         padded = pad(_wide(x.narrow(dim, strip.start, strip.reach)), borders, self.padding)
@@ -106,7 +106,7 @@ class Blur:
         return self._convolved(padded).narrow(dim, 0, strip.count)
 
     def _strips(self, lengths: Sequence[int]) -> "list[_Strip]":
-        """The outputs that meet a border, on each side of each axis."""
+        """Return the strips of outputs that depend on a border, on each side of each axis."""
         found = []
         for axis, n in enumerate(lengths if self.padding != "zero" else ()):
             taps, step, (before, after) = self.kernel.shape[axis], self.stride[axis], self.borders[axis]
@@ -124,11 +124,11 @@ class Blur:
     # -- the gradient ----------------------------------------------------------------------------------------
 
     def _has_adjoint(self, shape: Sequence[int]) -> bool:
-        """Whether its gradient is spread and folded: nothing is cropped, and no axis too short."""
+        """Whether the adjoint is a transposed convolution and a fold: no border crops or exceeds the map."""
         return all(min(border) >= 0 and max(border) < n for n, border in zip(shape[2:], self.borders, strict=True))
 
     def adjoint(self, gradient: Tensor, shape: Sequence[int]) -> Tensor:
-        """What a gradient (N, C, n₁, …) of the output is to an input of a shape: spread by the taps, and folded."""
+        """Return the gradient of an input of that shape for a gradient (N, C, n₁, …) of the output."""
         with own_type(gradient):
             if not self._has_adjoint(shape):
                 with torch.enable_grad():
@@ -151,7 +151,7 @@ class Blur:
 
 @dataclass(frozen=True)
 class _Strip:
-    """``count`` outputs from ``first`` on, which come from ``reach`` inputs from ``start`` on, and a border."""
+    """``count`` outputs from ``first`` on, computed from ``reach`` inputs from ``start`` on and a border."""
 
     axis: int
     first: int
@@ -159,11 +159,11 @@ class _Strip:
     start: int
     reach: int
     border: tuple[int, int]
-    skipped: int = 0  # inputs that only the border is made of
+    skipped: int = 0  # inputs that only the border reads
 
 
 class _Linear(torch.autograd.Function):
-    """Nothing is kept for the gradient."""
+    """Saves nothing for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, blur: Blur) -> Tensor:
@@ -172,7 +172,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.blur.adjoint(arranged(gradients[0], ctx.layout), ctx.shape), None
+        return ctx.blur.adjoint(arrange(gradients[0], ctx.layout), ctx.shape), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
@@ -181,26 +181,26 @@ class _Linear(torch.autograd.Function):
 
 
 def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor, values: int | None = None) -> Tensor:
-    """Whole where the kernel takes the layout as it is; else it makes copies, which stay in a cache in parts."""
-    return function(x) if x.stride(1) == 1 and x.dtype.itemsize > 2 else joined(function, x, values)
+    """Apply ``function`` to all of ``x`` if the kernel needs no copy of it, else in parts, whose copies fit a cache."""
+    return function(x) if x.stride(1) == 1 and x.dtype.itemsize > 2 else map_parts(function, x, values)
 
 
 def _wide(x: Tensor) -> Tensor:
-    """A depthwise convolution in 16 bits is many times slower on a CPU."""
+    """Return 16-bit values in 32 bits: a depthwise convolution in 16 bits is many times slower on a CPU."""
     return x.float() if x.dtype.itemsize == 2 else x
 
 
 def own_type(x: Tensor) -> AbstractContextManager[Any]:
-    """Keep the type of ``x``, which autocast would lower where the operation blurred does not."""
+    """Keep the dtype of ``x``: autocast would lower that of the blur, but not that of the blurred operation."""
     kind = x.device.type
-    known = torch.compiler.is_dynamo_compiling() or torch.amp.is_autocast_available(kind)  # which no dynamo asks
+    known = torch.compiler.is_dynamo_compiling() or torch.amp.is_autocast_available(kind)  # dynamo cannot trace it
     if not known or not torch.is_autocast_enabled(kind):
         return contextlib.nullcontext()
     return torch.autocast(kind, enabled=False)
 
 
 def weighted_sum(x: Tensor, taps: Sequence[float], step: int, dim: int) -> Tensor:
-    """The convolution of ``x`` with ``taps`` along one axis, of which every ``step``-th sample is kept.
+    """Convolve ``x`` with ``taps`` along one axis, and keep every ``step``-th sample.
 
     >>> weighted_sum(torch.tensor([0.0, 4.0, 8.0, 8.0, 0.0]), (0.25, 0.5, 0.25), 2, -1)
     tensor([4., 6.])

@@ -1,7 +1,7 @@
-"""The maximum of every window of a map.
+"""Max pooling at stride 1.
 
-A maximum over a box is a maximum along one axis after the other, and one over k samples is made of log₂ k maxima of
-two maps. Torch's own max pooling compares all samples of a window one by one, and on a CPU not in vectors.
+The maximum over a box is computed along one axis after the other, and the maximum over k samples by ⌈log₂ k⌉ maxima of
+two maps. torch's max pooling compares the samples of a window one by one, without vector instructions on a CPU.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from .padding import pad
 def dense_max(
     x: Tensor, kernel: Sequence[int], borders: Sequence[tuple[int, int]], dilation: Sequence[int] | None = None
 ) -> Tensor:
-    """Max pooling at stride 1, over (before, after) samples of −∞ at the borders of the last axes.
+    """Max pooling at stride 1 of a map that is padded by (before, after) samples of −∞ on its last axes.
 
     Shape:
         (*, N₁, …) → (*, N₁ + before + after - dilation · (kernel - 1), …)
@@ -36,9 +36,9 @@ def dense_max(
 
 
 def _steps(kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
-    """(axis, distance) of the pairs whose maximum is taken, one after the other."""
+    """Return the (axis, distance) of the pairs whose maxima are taken, in order."""
     steps = []
-    for axis in reversed(range(len(kernel))):  # the last first: among equal values the first in memory is kept
+    for axis in reversed(range(len(kernel))):  # last axis first: of equal values the first in memory is kept
         covered = 1
         while covered < kernel[axis]:
             step = min(covered, kernel[axis] - covered)
@@ -48,7 +48,7 @@ def _steps(kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, in
 
 
 def _maxima(x: Tensor, borders: Sequence[tuple[int, int]], steps: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
-    """The map with its borders, and after each step."""
+    """Yield the padded map, and the map after each step."""
     if any(map(any, borders)):
         x = F.pad(x, [n for border in reversed(borders) for n in border], value=-torch.inf)
     yield x
@@ -58,13 +58,13 @@ def _maxima(x: Tensor, borders: Sequence[tuple[int, int]], steps: Sequence[tuple
 
 
 def _pair(x: Tensor, dim: int, distance: int) -> tuple[Tensor, Tensor]:
-    """Every sample that has another at a distance, and that other."""
+    """Return the samples that have another one at that distance, and the other ones."""
     size = x.shape[dim] - distance
     return x.narrow(dim, 0, size), x.narrow(dim, distance, size)
 
 
 class _Maxima(torch.autograd.Function):
-    """The gradient goes to the first of the largest in a window, as torch's max pooling has it."""
+    """Passes the gradient to the first of equal maxima in a window, as torch's max pooling does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, borders: Sequence[tuple[int, int]], steps: Sequence[tuple[int, int]]) -> Tensor:
@@ -79,7 +79,7 @@ class _Maxima(torch.autograd.Function):
         gradient, maps = gradients[0], ctx.saved_tensors
         finite = runs_now(gradient) and bool(gradient.sum().isfinite()) and not (maps and bool(maps[0].sum().isnan()))
         for x, (dim, distance) in zip(reversed(maps), reversed(ctx.steps), strict=True):
-            if finite:  # a product, which is faster, of ones where the second is the maximum
+            if finite:  # a product with a mask is faster
                 first, second = _pair(x.detach(), dim, distance)
                 share = torch.gt(second, first, out=torch.empty_like(second)) * gradient
                 rest = gradient - share
@@ -100,6 +100,6 @@ class _Maxima(torch.autograd.Function):
 
 
 def _of_second(x: Tensor, dim: int, distance: int) -> Tensor:
-    """Where the later of two samples is the maximum: it is larger, or not a number."""
+    """Return where the later of two samples is the maximum: where it is larger or NaN."""
     first, second = _pair(x.detach(), dim, distance)
     return (second > first).logical_or_(second.isnan())

@@ -1,7 +1,7 @@
-"""Resampling as functions: what the modules and the rewritten operations call.
+"""Resampling functions, which the layers and the rewritten operations call.
 
-Each is one call to a ``TorchFunctionMode``, like the functions of ``torch.nn.functional``, so a recorder, an
-FX tracer or an outer rewrite sees ``blur_pool`` and not its parts.
+A ``TorchFunctionMode`` sees each as one call, like the functions of ``torch.nn.functional``. A recorder, an FX tracer
+or an outer rewrite therefore sees ``blur_pool``, not its parts.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .convolution import TRANSPOSED, Blur, own_type
-from .listeners import listeners, unheard
+from .listeners import call_paused, listeners
 from .padding import length, pad
 
 
@@ -37,9 +37,9 @@ def blur_pool(
         stride: one per spatial axis.
         padding: ``reflect`` (``replicate`` along an axis too short to reflect), ``replicate``, ``zero``
             or ``circular``.
-        start: the input sample that output sample 0 lies on; 0 if None.
-        size: the output's spatial size; ⌈N / stride⌉ if None.
-        taps: per spatial axis, the filter that ``kernel`` is the product of, which a compiler makes use of.
+        start: the input sample on which output sample 0 lies. Default: 0.
+        size: the spatial size of the output. Default: ⌈N / stride⌉.
+        taps: per spatial axis, the filter whose outer product ``kernel`` is; used by a compiler.
 
     Shape:
         (*, C, N₁, …) → (*, C, ⌈N₁ / stride₁⌉, …), or ``size``.
@@ -52,8 +52,8 @@ def blur_pool(
     if has_torch_function_unary(x):
         options: dict[str, Any] = {"padding": padding, "start": start, "size": size, "taps": taps}
         return handle_torch_function(blur_pool, (x,), x, kernel, stride, **options)
-    if torch.compiler.is_dynamo_compiling():  # which shows a mode the parts of this function, and not the whole
-        out: Tensor = unheard(listeners(), _blur_pool, x, kernel, stride, padding, start, size, taps)
+    if torch.compiler.is_dynamo_compiling():  # it shows a mode the parts of this function, not the whole
+        out: Tensor = call_paused(listeners(), _blur_pool, x, kernel, stride, padding, start, size, taps)
         return out
     return _blur_pool(x, kernel, stride, padding, start, size, taps)
 
@@ -87,7 +87,7 @@ def blur_of(
     size: Sequence[int] | None = None,
     taps: Sequence[Sequence[float]] | None = None,
 ) -> Blur:
-    """What `blur_pool` does to a batch of a shape (N, C, N₁, …)."""
+    """Return the `Blur` that `blur_pool` applies to a batch of the shape (N, C, N₁, …)."""
     borders = []
     for axis in range(kernel.dim()):
         count = length(kernel, axis)
@@ -116,7 +116,7 @@ def blur_upsample(x: Tensor, kernel: Tensor, rate: Sequence[int], padding: str =
     if has_torch_function_unary(x):
         return handle_torch_function(blur_upsample, (x,), x, kernel, rate, padding=padding)
     if torch.compiler.is_dynamo_compiling():
-        out: Tensor = unheard(listeners(), _blur_upsample, x, kernel, rate, padding)
+        out: Tensor = call_paused(listeners(), _blur_upsample, x, kernel, rate, padding)
         return out
     return _blur_upsample(x, kernel, rate, padding)
 

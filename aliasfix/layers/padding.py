@@ -1,16 +1,16 @@
-"""Continue a map past its borders."""
+"""Pad a map."""
 
 import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.jit import TracerWarning  # type: ignore[attr-defined]
+from torch.jit._trace import TracerWarning
 from torch.nn import functional as F
 
 
 def pad(x: Tensor, borders: Sequence[tuple[int, int]], mode: str) -> Tensor:
-    """Continue ``x`` past its borders by (before, after) samples on each of the last axes; negative crops.
+    """Pad ``x`` by (before, after) samples on each of the last axes; negative numbers crop.
 
     >>> pad(torch.tensor([[[1., 2., 3.]]]), [(1, 2)], "reflect")
     tensor([[[2., 1., 2., 3., 2., 1.]]])
@@ -35,9 +35,9 @@ def pad(x: Tensor, borders: Sequence[tuple[int, int]], mode: str) -> Tensor:
 
 
 def fold(x: Tensor, borders: Sequence[tuple[int, int]], mode: str) -> Tensor:
-    """The adjoint of `pad`, for borders shorter than the map: add what lies in a border to where it was taken from.
+    """Add the values of a border to the samples that they were copied from: the adjoint of `pad`.
 
-    ``x`` is overwritten, and the result is a view of it.
+    The borders must be shorter than the map. ``x`` is overwritten, and the result is a view of it.
 
     >>> fold(torch.tensor([[[1., 2., 3., 4., 5., 6.]]]), [(1, 2)], "reflect")
     tensor([[[8., 9., 4.]]])
@@ -61,7 +61,7 @@ def fold(x: Tensor, borders: Sequence[tuple[int, int]], mode: str) -> Tensor:
 
 
 def _feasible(mode: str, reach: int, x: Tensor, dim: int) -> str:
-    """The mode, or what stands in for it where the map is too short."""
+    """Return the mode, or a substitute if the map is too short for it."""
     if mode == "zero":
         return "constant"
     if reach <= 0 or mode == "replicate":
@@ -75,7 +75,7 @@ def _feasible(mode: str, reach: int, x: Tensor, dim: int) -> str:
 
 
 def length(x: Tensor, dim: int) -> int:
-    """A size that may be compared. A traced graph holds one size, of which the tracer would warn."""
+    """Return a size as an int, also in ``torch.jit.trace``, without the tracer's warning."""
     if torch._C._get_tracing_state() is None:
         return x.shape[dim]
     with warnings.catch_warnings():
@@ -84,6 +84,6 @@ def length(x: Tensor, dim: int) -> int:
 
 
 def _wrap(x: Tensor, dim: int, border: tuple[int, int]) -> Tensor:
-    """Circular padding by more than the map's own length, which ``F.pad`` refuses."""
+    """Pad circularly by more than the length of the map, which ``F.pad`` refuses."""
     length = x.shape[dim]
     return x.index_select(dim, torch.arange(-border[0], length + border[1], device=x.device) % length)

@@ -1,13 +1,16 @@
-"""What an inserted layer is for."""
+"""The specification of an inserted layer."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """A low-pass made for sampling at ``rate`` that itself keeps every ``stride``-th sample, both per spatial axis.
+    """A low-pass filter for a sampling rate, and its own stride.
 
-    ``axes`` are the spatial axes counted from the end; the last ones if empty.
+    Args:
+        rate: per spatial axis, the sampling rate for which the filter is designed.
+        stride: per spatial axis, the stride of the layer.
+        axes: the spatial axes counted from the end. Default: the last ones.
     """
 
     rate: tuple[int, ...]

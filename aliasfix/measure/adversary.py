@@ -8,7 +8,7 @@ from aliasfix.measure import positions
 from aliasfix.measure.metric import Metric
 from aliasfix.measure.shifts import grid
 from aliasfix.measure.subject import Subject
-from aliasfix.measure.sweep import Sweep
+from aliasfix.measure.sweeping import Sweep
 
 
 def withstands(sweep: Sweep) -> Tensor:

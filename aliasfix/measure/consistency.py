@@ -14,7 +14,7 @@ from aliasfix.images.inputs import Images, batches, check_labels, load
 from aliasfix.measure.metric import Metric
 from aliasfix.measure.running import Model, Output, running
 from aliasfix.measure.subject import Subject
-from aliasfix.measure.sweep import Sweep
+from aliasfix.measure.sweeping import Sweep
 
 
 @dataclass(frozen=True)

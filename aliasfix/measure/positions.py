@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aliasfix.measure.drawing import ONE, TWO, Drawing, Panel, maps, new_figure
-from aliasfix.measure.sweep import Sweep
+from aliasfix.measure.sweeping import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from torch import nn
 from aliasfix.images.views import Views
 from aliasfix.measure.running import Output
 from aliasfix.measure.shifts import Shift
-from aliasfix.measure.sweep import Sweep, sweep
+from aliasfix.measure.sweeping import Sweep, sweep
 from aliasfix.planning.plan import Plan
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class Subject:
         if run not in self.passes:
             try:
                 self.passes[run] = run(self)
-            except Exception as error:
+            except Exception as error:  # a metric's own, raised again for the next that asks
                 self._errors[run] = error
                 raise
         result: T = self.passes[run]

@@ -1,8 +1,9 @@
-"""Choose what becomes of every site, and list the ways to carry it out."""
+"""Choose the rewrite of every site, and list the edits that carry it out."""
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 
-from torch import fx
+from torch import fx, nn
 
 from ..edits import BlurModule
 from ..layers.resampling import Resampling
@@ -19,13 +20,13 @@ _TOGETHER = {kind.form: kind for kind in (Dense, Fused)}
 def choose(
     scene: Scene, recipe: Recipe, calls: Sequence[Candidate], first: Collection[fx.Node]
 ) -> dict[fx.Node, Rewrite]:
-    """The rewrite of every call.
+    """Choose the rewrite of every call.
 
     Args:
-        scene: the model and what was recorded of it.
-        recipe: the user's.
-        calls: those to be converted, in the order of execution.
-        first: the stems among them.
+        scene: the model and its traces.
+        recipe: the options.
+        calls: the calls to convert, in the order of execution.
+        first: the stems.
     """
     chooser = _Chooser(scene, recipe, {call.node: call for call in calls}, first)
     rewrites: dict[fx.Node, Rewrite] = {}
@@ -45,7 +46,7 @@ class _Chooser:
         self.first = first
 
     def rewrites(self, call: Candidate, done: Collection[fx.Node]) -> Sequence[Rewrite]:
-        """The rewrite of a call, and of the calls that share it."""
+        """Return the rewrites of a call and of the calls that are converted together with it."""
         if not call.site.stride:
             ways = tuple(self.scene.substituting(call.node, call.rule.name))
             return [Substitute(call, (), (ways,), (call.node,))]
@@ -66,7 +67,7 @@ class _Chooser:
         return Replace(call, call.taps(self.recipe), (ways,), (call.node,))
 
     def _together(self, call: Candidate, form: str) -> Rewrite:
-        """The operation and its blur at once; one after the other where no place around the call can host a blur."""
+        """Evaluate the operation and its blur as one; one after the other if no module around can hold the blur."""
         ways = tuple(self.scene.replacing(call.node, call.rule.name, False, _resampling(call, subsamples=True)))
         if not ways:
             return self._dense([call], _alone(call))[0]
@@ -81,7 +82,7 @@ class _Chooser:
         return Enlarge(call, call.taps(self.recipe), tuple(needs), (call.node,))
 
     def _before_gathers(self, call: Candidate) -> Sequence[Rewrite]:
-        """Blur what one operation, or several that share it, gathers samples from."""
+        """Blur the map that one operation, or several, gather samples from."""
         source = call.node.all_input_nodes[0]
         group = [self.calls[user] for user in source.users if user in self.calls and self.calls[user].site.before]
         users = [user for user in source.users if of(user).name != "size"]
@@ -102,7 +103,7 @@ class _Chooser:
         ]
 
     def _sunk(self, call: Candidate, done: Collection[fx.Node]) -> Sequence[Rewrite]:
-        """Follow the tail to behind its nonlinearity; blur first where there is none."""
+        """Blur behind the first nonlinearity of the tail; without a nonlinearity, blur first."""
         same = [
             node
             for node, other in self.calls.items()
@@ -117,7 +118,7 @@ class _Chooser:
         return [self._blurred_first(call)]
 
     def _dense(self, group: Sequence[Candidate], tail: Tail, splits: bool = False) -> Sequence[Rewrite]:
-        """Evaluate a group of calls densely, with one blur behind their tail."""
+        """Evaluate a group of calls densely, with one blur behind their common tail."""
         assert tail.cut is not None
         nodes = tuple(call.node for call in group)
         found: list[Rewrite] = []
@@ -138,7 +139,7 @@ class _Chooser:
         return found
 
     def _blurred_first(self, call: Candidate) -> Rewrite:
-        """A blur before the call. Before a window of one sample it subsamples, so that nothing is computed in vain."""
+        """Blur before the call. Before a window of one sample the blur subsamples, which saves computation."""
         stride, needs = call.site.stride, []
         subsamples = max(call.site.kernel) == 1 and not call.rule.pads(call.operation.arguments)
         if subsamples:
@@ -150,12 +151,19 @@ class _Chooser:
         return BlurFirst(call, call.taps(self.recipe), tuple(needs), (call.node,), subsamples)
 
     def _by_attribute(self, call: Candidate) -> bool:
-        """Whether the stride of a module is changed; else its call is rewritten."""
+        """Whether the module's stride attribute is changed, instead of its call."""
         source = of(call.node.all_input_nodes[0])
         if source.name == "pad" and source.frame is not call.operation.frame:
-            return False  # padding from outside of the module, as TensorFlow's "same", may be computed from its stride
+            return False  # padding outside of the module, as TensorFlow's "same", may depend on the stride attribute
         module = self.scene.model.get_submodule(call.operation.path)
-        return call.rule.restrides(module, call.operation.arguments) and not call.wraps(self.recipe)
+        own = _runs_own_forward(module) and call.rule.restrides(module, call.operation.arguments)
+        return own and not call.wraps(self.recipe)
+
+
+def _runs_own_forward(module: nn.Module) -> bool:
+    """Whether the class's forward runs: the instance has no other, or one that names it in ``__wrapped__``."""
+    given = module.__dict__.get("forward")
+    return given is None or getattr(inspect.unwrap(given), "__func__", None) is type(module).forward
 
 
 def _ones(call: Candidate) -> tuple[int, ...]:
@@ -163,7 +171,7 @@ def _ones(call: Candidate) -> tuple[int, ...]:
 
 
 def _alone(call: Candidate) -> Tail:
-    """No tail: the blur follows the call directly."""
+    """Return an empty tail: the blur follows the call directly."""
     return Tail((call.node,), call.node, (), (call.node,))
 
 

@@ -1,4 +1,4 @@
-"""The price of a step or of a model."""
+"""The cost of a step or of a model."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Price:
-    """What is computed and moved.
+    """Computation and memory.
 
     Args:
-        multiply_adds: of convolutions and matrix products, blurs included.
-        activations: bytes of the maps that are made; a view or an operation in place makes none.
-        traffic: bytes, if each operation reads its inputs once and writes its output once.
+        multiply_adds: the multiply-adds of convolutions, blurs and matrix products.
+        activations: the bytes of new tensors; a view or an operation in place makes none.
+        traffic: the bytes that are moved if each operation reads its inputs once and writes its output once.
     """
 
     multiply_adds: int = 0
     activations: int = 0
     traffic: int = 0
 
-    def told(self, quantity: str) -> str:
-        """Its ``multiply_adds`` or ``activations`` in words."""
+    def describe(self, quantity: str) -> str:
+        """Return its ``multiply_adds`` or ``activations`` in words."""
         if quantity == "multiply_adds":
             return f"{_millions(self.multiply_adds)} million multiply-adds"
         return f"{_mebibytes(self.activations)} MiB of activations"
@@ -53,19 +53,19 @@ class Cost:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Mapping[str, int]] | None) -> "Cost | None":
-        """The cost that was stored, None where none was."""
+        """Return the cost that was stored, None if there is none."""
         return None if data is None else cls(Price(**data["original"]), Price(**data["converted"]))
 
     @property
     def columns(self) -> tuple[str, str]:
-        """Multiply-adds in millions and activations in MiB, before → after where they differ."""
+        """Multiply-adds in millions and activations in MiB; as before → after if they differ."""
         adds = [_millions(price.multiply_adds) for price in (self.original, self.converted)]
         maps = [_mebibytes(price.activations) for price in (self.original, self.converted)]
         return " → ".join(dict.fromkeys(adds)), " → ".join(dict.fromkeys(maps))
 
     @property
     def line(self) -> str:
-        """Both in one sentence."""
+        """Multiply-adds and activations in one line."""
         before, after = self.original, self.converted
         adds, maps = self.columns
         memory = _ratio(before.activations, after.activations)

@@ -1,8 +1,8 @@
-"""Where every tensor's samples lie on the input, and whether branches meet on the same lattice.
+"""Compute the lattice of every tensor, and compare the lattices of branches that meet.
 
-Sample i of a tensor lies at ``offset + stride * i`` along an axis, in samples of the model's input. A convolution of
-kernel k, stride s, padding p and dilation d puts its output at offset + stride (d (k-1)/2 - p), stride * s. An
-odd filter moves nothing; an even one moves the lattice half a sample.
+Sample i of a tensor lies at ``offset + stride * i`` along an axis, in samples of the model's input. The output of a
+convolution with kernel k, stride s, padding p and dilation d has the offset ``offset + stride (d (k-1)/2 - p)`` and the
+stride ``stride * s``. An odd filter does not move the lattice; an even filter moves it by half a sample.
 """
 
 from collections.abc import Mapping
@@ -27,8 +27,8 @@ def check(trace: Trace, shifts: Mapping[fx.Node, tuple[float, ...]]) -> Lattice:
     """Compare the lattices that meet at every merge, before and after a conversion.
 
     Args:
-        trace: the recorded model.
-        shifts: how far a blur moves the output of each converted operation, per axis in samples of its input.
+        trace: the record of the model.
+        shifts: how far the blur of a converted operation moves its output, per axis in samples of its input.
     """
     before, after = _positions(trace, {}), _positions(trace, shifts)
     merges = aligned_before = aligned_after = 0
@@ -53,7 +53,7 @@ def _branches(node: fx.Node) -> list[fx.Node]:
 
 
 def _gaps(node: fx.Node, positions: Mapping[fx.Node, Position]) -> dict[int, float] | None:
-    """Per axis counted from the end, how far apart the branches' offsets are; None if nothing can be compared."""
+    """Return how far apart the offsets of the branches are, by axis from the end; None if they cannot be compared."""
     branches = _branches(node)
     if len(branches) < 2:
         return None
@@ -140,12 +140,12 @@ def _windowed(node: fx.Node, source: Position, shift: tuple[float, ...] | None) 
 
 
 def _scaled(node: fx.Node, source: Position) -> Position:
-    """An enlargement by an integer, whose s samples lie around the one they come from."""
+    """Place the s samples of an enlargement around the sample that they come from."""
     shape, old = of(node).sizes, of(node.all_input_nodes[0]).sizes
     out: list[Axis] = []
     for axis in range(-len(shape), 0):
         place = source[axis]
-        if place is None or axis <= -len(shape) + 1:  # where a detector finds nothing, the first axis is empty
+        if place is None or axis <= -len(shape) + 1:  # the first axis is empty if a detector finds nothing
             out.append(None)
         else:
             scale = shape[axis] / old[axis]

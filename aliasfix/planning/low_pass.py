@@ -1,4 +1,6 @@
-"""Recognise a low-pass downsampling by what it is: a strided depthwise operation with a fixed low-pass kernel."""
+"""Recognise low-pass downsampling: a strided depthwise convolution with a fixed low-pass kernel."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -29,7 +31,7 @@ def is_low_pass(trace: Trace, weight: fx.Node, groups: int) -> bool:
 
 
 def fixed_value(trace: Trace, node: fx.Node) -> Tensor | None:
-    """The value of a node that depends on no input and on nothing that trains; None if it does."""
+    """Return the value of a node, None if it depends on the input or on a parameter that trains."""
     if node in trace.constants:
         constant = trace.constants[node]
         return None if constant.requires_grad else constant
@@ -42,5 +44,6 @@ def fixed_value(trace: Trace, node: fx.Node) -> Tensor | None:
             return None
         values[parent] = value
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda parent: values[parent])
-    result = node.target(*args, **kwargs)  # type: ignore[operator]
+    function: Any = node.target
+    result = function(*args, **kwargs)
     return result if isinstance(result, Tensor) else None

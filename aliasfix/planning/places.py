@@ -1,9 +1,9 @@
-"""Where in the live model an edit can act: on a module, or on one call within a method.
+"""Choose where to apply an edit: on a module, or on one function call inside a method.
 
-A module is preferred: its hook is visible in ``print(model)`` and costs nothing elsewhere. It serves if the value
-passes exactly there at each of its calls. Where it does not (a shared activation, a function in somebody's
-``forward``), the call is counted within the innermost method for which the count is the same at every invocation,
-for evaluation and for training apart, because a branch may exist in one of them only.
+A module is preferred: its blur is visible in ``print(model)``, and its hook costs nothing elsewhere. It is right if the
+value is an argument or the result of every call of the module. Otherwise (a shared activation, a function in
+``forward``) the call is identified by its number in the innermost method in which that number is the same at every
+invocation. Evaluation and training have numbers of their own, because a branch may run in one of them only.
 """
 
 from collections import defaultdict
@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from ..edits import BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride, SubstituteCall
 from ..edits.inserted import can_host
+from ..edits.methods import find_rewritten
 from ..layers.resampling import Resampling
 from ..tracing.operation import Extent, Frame, of
 from ..tracing.trace import Trace
@@ -22,13 +23,13 @@ from ..tracing.trace import Trace
 
 @dataclass
 class Scene:
-    """A model and what was recorded of it.
+    """A model and its traces.
 
     Args:
-        model: not changed.
-        trace: the mode that is planned.
-        training: the other mode's trace where ``trace`` is of evaluation; None where it is of training itself.
-        twins: the same calls in training.
+        model: the model, which stays as it is.
+        trace: the trace of the mode that is planned.
+        training: the trace of training if ``trace`` is of evaluation, else None.
+        twins: the same calls in the trace of training.
     """
 
     model: nn.Module
@@ -43,25 +44,25 @@ class Scene:
     def dense(
         self, node: fx.Node, rule: str, stride: tuple[int, ...], was: tuple[int, ...], wrap: bool, by_attribute: bool
     ) -> Iterator[Edit]:
-        """Ways to evaluate an operation at another stride."""
+        """Yield the edits that evaluate an operation at another stride."""
         if by_attribute:
             yield Restride(of(node).path, stride, was)
         for at, numbers in self._calls(node):
             yield DenseCall(at.path, at.method, of(node).name, *numbers, rule, stride, wrap)
 
     def substituting(self, node: fx.Node, rule: str) -> Iterator[Edit]:
-        """Ways to put what a rule says in the place of an operation that does not sample."""
+        """Yield the edits that put what a rule says in the place of an operation that does not sample."""
         for at, numbers in self._calls(node):
             yield SubstituteCall(at.path, at.method, of(node).name, *numbers, rule)
 
     def replacing(self, node: fx.Node, rule: str, instead: bool, blur: Resampling) -> Iterator[Edit]:
-        """Ways to put a blur in an operation's place, or the operation with its blur."""
+        """Yield the edits that replace an operation by a blur, or evaluate it together with its blur."""
         for at, numbers in self._calls(node):
             if can_host(self.model.get_submodule(at.path)):
                 yield ReplaceCall(at.path, at.method, of(node).name, *numbers, rule, instead, blur)
 
     def after(self, value: fx.Node, blur: Resampling) -> Iterator[Edit]:
-        """Ways to blur a value for everyone who uses it."""
+        """Yield the edits that blur a value for all its users."""
         samples = max(blur.stride) > 1
         users = [user for user in value.users if samples or of(user).name != "size"]
         inside: list[Frame | None] = [of(user).frame for user in users]
@@ -81,7 +82,7 @@ class Scene:
         yield from self._blur_calls(value, "after", blur)
 
     def before(self, node: fx.Node, blur: Resampling, through_pad: bool) -> Iterator[Edit]:
-        """Ways to blur the first argument of an operation for this operation alone."""
+        """Yield the edits that blur the first argument of an operation, for this operation alone."""
         frame: Frame | None = of(node).frame
         if frame is not None and frame.inputs and can_host(frame.module):
             step = node.all_input_nodes[0]
@@ -94,11 +95,11 @@ class Scene:
         yield from self._blur_calls(node, "before", blur)
 
     def _returns(self, path: str) -> bool:
-        """Whether the module returns a tensor in training, too."""
+        """Whether the module returns a single tensor in training, too."""
         return self.training is None or all(f.output is not None for f in self.training.by_path(path) if f.returned)
 
     def _takes(self, path: str, arg: int) -> bool:
-        """Whether the module takes a tensor there in training, too."""
+        """Whether that argument of the module is a tensor in training, too."""
         if self.training is None:
             return True
         return all(arg < len(f.inputs) and f.inputs[arg] is not None for f in self.training.by_path(path))
@@ -109,13 +110,13 @@ class Scene:
                 yield BlurCall(at.path, at.method, of(node).name, *numbers, where, blur)
 
     def _calls(self, node: fx.Node) -> Iterator[tuple[Extent, tuple[int, int]]]:
-        """The methods around a call, and its number there in evaluation and in training; -1 where it does not run."""
+        """Yield the methods around a call, with its number in evaluation and in training; -1 if it does not run."""
         twin = self.twins.get(node)
         known = {(at.path, at.method): at.index for at in of(twin).extents} if twin is not None else {}
         for at in of(node).extents:
             module = self.model.get_submodule(at.path)
-            # somebody has put a function of theirs in the method's place, or copies would lose ours
-            if at.method in module.__dict__ or isinstance(module, fx.GraphModule):
+            # rewritten by an earlier conversion, or a module whose copies lose rewritten methods
+            if find_rewritten(module.__dict__.get(at.method)) is not None or isinstance(module, fx.GraphModule):
                 continue
             if self.trace.training:
                 yield at, (-1, at.index)
@@ -125,10 +126,19 @@ class Scene:
                 yield at, (at.index, known.get((at.path, at.method), -1))
 
 
-def twins(evaluation: Trace, training: Trace) -> dict[fx.Node, fx.Node]:
-    """Match the calls of evaluation with those of training: in order, with the same shape and numbers.
+def why_nowhere(*nodes: fx.Node) -> str:
+    """Return why an operation and its tail cannot be edited, as a sentence."""
+    for node in nodes:
+        if not of(node).extents:
+            by = f" by {of(node).caller}" if of(node).caller else ""
+            return f"{of(node).name} is called{by}, and not within a method that can be rewritten."
+    return "No module around it can hold a blur: each is an FX graph, or runs all of its children."
 
-    The first axis may differ: a detector trains on other numbers of objects than it finds.
+
+def twins(evaluation: Trace, training: Trace) -> dict[fx.Node, fx.Node]:
+    """Match the calls of evaluation with those of training, in order, by path, function, shape and arguments.
+
+    The first axis may differ: a detector trains on another number of objects than it finds.
     """
     waiting: dict[Any, list[fx.Node]] = defaultdict(list)
     for node in training.graph.nodes:

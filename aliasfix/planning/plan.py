@@ -43,8 +43,8 @@ class Step:
     stride: tuple[int, ...]
     action: str
     form: str | None = None
-    placement: str | None = None
-    reason: str | None = None
+    placement: str | None = field(default=None, compare=False)
+    reason: str | None = field(default=None, compare=False)
     edits: tuple[Edit, ...] = ()
     cost: Cost | None = field(default=None, compare=False)
 

@@ -1,4 +1,4 @@
-"""Match the rules against a trace and plan what is done to each call that samples."""
+"""Match the rules against a trace, and plan what is done to each call that samples."""
 
 import dataclasses
 import fnmatch
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from .. import filters
 from ..edits import Edit
 from ..errors import AliasfixError
 from ..recipe import Recipe
@@ -17,9 +16,9 @@ from ..tracing.trace import Trace
 from . import lattice, price, stem
 from .choosing import choose
 from .cost import Cost, Price
-from .places import Scene
+from .places import Scene, why_nowhere
 from .plan import Plan, Step
-from .rewrites import Candidate, Rewrite
+from .rewrites import Candidate, Dense, Rewrite
 from .rule import by_op
 
 
@@ -27,13 +26,13 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
     """Plan the conversion of a recorded model.
 
     Args:
-        model: the model, not changed.
-        recipe: with include and exclude as globs.
-        traces: of evaluation and of training; the latter adds only the calls that the former lacks.
-        notes: for the plan's reader.
+        model: the model, which stays as it is.
+        recipe: the options, with include and exclude as globs.
+        traces: the traces of evaluation and of training. That of training adds the calls that evaluation lacks.
+        notes: notes for the user.
 
     Raises:
-        AliasfixError: a glob that matches no module, or branches that an odd filter moved apart.
+        AliasfixError: a glob matches no module.
     """
     _check_globs(model, recipe)
     evaluation, training = traces
@@ -43,13 +42,7 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
     converted = sum((each.cost.difference for each in decisions), original)
     shifts = {each.call.node: each.rewrite.shift for each in decisions if each.rewrite is not None}
     report = lattice.check(evaluation, {node: shift for node, shift in shifts.items() if any(shift)})
-    if report.drifts and len(filters.taps(recipe.filter, 2)) % 2 and recipe.average == "keep":
-        drift = report.drifts[0]
-        raise AliasfixError(
-            f"{drift.path}: {drift.op} would meet branches {drift.shift} input samples apart, which an odd filter must "
-            "not do; please report the model"
-        )
-    # what training alone makes of constants is of its targets: no data runs through the model there
+    # calls of training on constants process its targets, not data of the model
     targets = {node for node in training.graph.nodes if not of(node).variable}
     decisions += _decide(Scene(model, training), recipe, targets.union(scene.twins.values()))
     cost = Cost(original, converted)
@@ -57,14 +50,14 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
 
 
 def _traced(trace: Trace) -> tuple[int, ...]:
-    """The shape of the first input."""
+    """Return the shape of the first input."""
     shapes = (of(node).sizes for node in trace.graph.nodes if node.op == "placeholder")
     return next(shapes, ())
 
 
 @dataclass(frozen=True, eq=False)
 class _Decision:
-    """What is done to a call: a rewrite by some edits, or nothing for a reason."""
+    """What is done to a call: a rewrite and its edits, or a reason to keep it."""
 
     call: Candidate
     reason: str | None
@@ -73,7 +66,7 @@ class _Decision:
 
     @property
     def cost(self) -> Cost:
-        """Of the call; of what is rewritten with it where it is."""
+        """The cost of the call, or of all that is rewritten with it."""
         if self.rewrite is not None:
             return self.rewrite.cost
         own = price.of_node(self.call.node)
@@ -81,12 +74,13 @@ class _Decision:
 
 
 def _decide(scene: Scene, recipe: Recipe, known: Collection[fx.Node], original: Price | None = None) -> list[_Decision]:
-    """Decide on the calls of one mode, but for those that are known from the other.
+    """Decide on the calls of one mode, except those that are known from the other mode.
 
-    With the price of the ``original``, what is converted stays within the recipe's budgets.
+    If the price of the ``original`` is given, the conversion stays within the recipe's budgets.
     """
     everything = _find(scene.trace, recipe)
-    first = stem.stems(scene.trace, {call.node for call in everything if call.site.stride and not call.site.enlarges})
+    sampling = [call for call in everything if call.site.stride and not (call.site.enlarges or call.rule.resizes)]
+    first = stem.stems(scene.trace, {call.node for call in sampling})
     calls = [call for call in everything if call.node not in known]
     policies = {call.node: call.site.reason or _policy(call, recipe, call.node in first) for call in calls}
     kept = {node: reason for node, reason in policies.items() if reason is not None}
@@ -114,19 +108,19 @@ def _find(trace: Trace, recipe: Recipe) -> list[Candidate]:
 
 
 def _policy(call: Candidate, recipe: Recipe, first: bool) -> str | None:
-    """Why the recipe leaves a call alone, None where it does not."""
+    """Return why the recipe leaves a call alone, None if it does not."""
     path = call.operation.path
     if recipe.exclude is not None and matches(path, recipe.exclude):
-        return "It is excluded by the recipe."
+        return "The recipe excludes it."
     if recipe.include is not None:
-        return None if matches(path, recipe.include) else "It is not among what the recipe includes."
+        return None if matches(path, recipe.include) else "The recipe does not include it."
     if call.rule.stem and first:
         return stem.reason_to_keep(call.site, recipe.stem)
     return None
 
 
 def matches(path: str, globs: Collection[str]) -> bool:
-    """Whether a glob matches a module path, or that of a module around it.
+    """Whether a glob matches a module's path, or the path of a module around it.
 
     >>> matches("layer4.0.conv2", ["layer4"]), matches("layer4.0.conv2", ["*.conv1"])
     (True, False)
@@ -150,43 +144,50 @@ def _check_globs(model: nn.Module, recipe: Recipe) -> None:
 def _placed(
     scene: Scene, rewrites: dict[fx.Node, Rewrite], kept: dict[fx.Node, str]
 ) -> dict[fx.Node, tuple[Edit, ...]]:
-    """For every need of a rewrite the first edit that acts at all invocations of its place.
+    """Choose an edit for every need of a rewrite: the first one that is right at all invocations of its place.
 
-    Rewrites that have none go from ``rewrites`` to ``kept``, with their group.
+    Rewrites without such an edit move from ``rewrites`` to ``kept``, with their group.
     """
     while True:
         proposed = Counter(
             edit for rewrite in rewrites.values() for ways in rewrite.needs for edit in dict.fromkeys(ways)
         )
         edits: dict[fx.Node, tuple[Edit, ...]] = {}
-        failed: set[fx.Node] = set()
+        failed: dict[fx.Node, str] = {}
         for node, rewrite in rewrites.items():
             served = [[e for e in ways if proposed[e] == e.invocations(scene.trace)] for ways in rewrite.needs]
             if not all(served):
-                failed |= set(rewrite.group)
+                failed |= dict.fromkeys(rewrite.group, _unserved(rewrite))
             edits[node] = tuple(ways[0] for ways in served if ways)
         if not failed:
             return edits
-        for node in failed & set(rewrites):
-            del rewrites[node]
-            kept[node] = "Its calls differ in what follows, so that no one place serves all of them."
+        for node, reason in failed.items():
+            if rewrites.pop(node, None) is not None:
+                kept[node] = reason
+
+
+def _unserved(rewrite: Rewrite) -> str:
+    """Return why no edits carry out a rewrite."""
+    if all(rewrite.needs):
+        return "Its calls are followed by different operations, and no place for the blur fits all of them."
+    return why_nowhere(rewrite.call.node, *(rewrite.tail if isinstance(rewrite, Dense) else ()))
 
 
 def _over_budget(
     rewrites: Mapping[fx.Node, Rewrite], quantity: str, limit: float, original: Price
 ) -> dict[fx.Node, str]:
-    """The group that adds most of a quantity for each value it samples, with the reason; none within the limit.
+    """Return the group of calls that adds most of a quantity per sampled value, with the reason to keep it.
 
-    A group that adds none is never left out.
+    Empty if the total is within the limit.
     """
     added = {node: getattr(rewrite.cost.difference, quantity) for node, rewrite in rewrites.items()}
     if sum(added.values()) <= (limit - 1) * getattr(original, quantity):
         return {}
     groups = dict.fromkeys(rewrite.group for rewrite in rewrites.values())
     worst = max(groups, key=lambda group: sum(added[node] / price.samples(node) for node in group))
-    extra = Price(**{quantity: sum(added[node] for node in worst)}).told(quantity)
+    extra = Price(**{quantity: sum(added[node] for node in worst)}).describe(quantity)
     reason = (
-        f"It adds {extra}, more for each value it samples than what is converted, and the budget is {limit:g} times "
+        f"It adds {extra}, more per sampled value than the converted operations, and the budget is {limit:g} times "
         "the original's."
     )
     return dict.fromkeys(worst, reason)

@@ -1,8 +1,8 @@
-"""What a model costs, and what a conversion adds to it, counted on the recorded pass: nothing has to run.
+"""Compute the price of a model and of its conversion from a trace; nothing runs.
 
-A rewrite says what is evaluated in the place of a call: the operations up to the blur on the dense map, or as they were
-with a blur before them. A blur of m taps makes m multiply-adds a sample, reads one map and writes one. What a device
-does at once or in parts, in less time or memory, is counted as the steps it stands for.
+A rewrite evaluates operations on the dense map up to the blur, or as they are behind a blur. A blur of m taps makes m
+multiply-adds per sample, reads one map and writes one. Faster implementations are counted as the steps that they
+compute.
 """
 
 import math
@@ -17,14 +17,14 @@ from .cost import Price
 
 
 def of_trace(trace: Trace) -> Price:
-    """The price of everything that was recorded."""
+    """Return the price of all operations of a trace."""
     return sum((of_node(node) for node in trace.graph.nodes), Price())
 
 
 def of_node(node: fx.Node, denser: Fraction = Fraction(1), dense: Collection[fx.Node] = ()) -> Price:
-    """The price of one operation, on a map of so many times the samples; of what it reads, those in ``dense`` are, too.
+    """Return the price of an operation on ``denser`` times the samples, as are its arguments in ``dense``.
 
-    A view, and what only reads a size, cost nothing; an operation in place makes no new map.
+    A view and reading a size cost nothing. An operation in place makes no new tensor.
     """
     if node.op != "call_function" or not of(node).moves:
         return Price()
@@ -34,14 +34,14 @@ def of_node(node: fx.Node, denser: Fraction = Fraction(1), dense: Collection[fx.
 
 
 def of_blur(node: fx.Node, taps: int, read: Fraction, kept: Fraction) -> Price:
-    """The price of a blur of a map that is ``read`` times the one ``node`` returns, giving one ``kept`` times it."""
+    """Return the price of a blur from ``read`` times to ``kept`` times the samples that ``node`` returns."""
     written = int(of(node).bytes * kept)
     values = int(math.prod(of(node).sizes) * kept)
     return Price(values * taps, written, int(of(node).bytes * read) + written)
 
 
 def ratio(of: int, to: int) -> Fraction:
-    """1 where a map is empty, as where a detector finds nothing.
+    """Return ``of / to``; 1 if a map is empty, as when a detector finds nothing.
 
     >>> ratio(6, 4), ratio(6, 0)
     (Fraction(3, 2), Fraction(1, 1))
@@ -50,10 +50,10 @@ def ratio(of: int, to: int) -> Fraction:
 
 
 def samples(node: fx.Node) -> int:
-    """How many values an operation returns."""
+    """Return how many values an operation returns, at least 1."""
     return max(1, math.prod(of(result(node)).sizes))
 
 
 def result(node: fx.Node) -> fx.Node:
-    """The operation, or the first of its results where it has several."""
+    """Return the node of the result of an operation: the operation itself, or the first of several results."""
     return node if of(node).shape is not None else next(user for user in node.users if of(user).name == "part")

@@ -1,4 +1,4 @@
-"""What a site becomes: one class for each way, with its edits, the shift of the lattice and the price."""
+"""The rewrites of a site: one class per form, with its edits, its shift of the lattice and its price."""
 
 import math
 from abc import ABC, abstractmethod
@@ -37,20 +37,20 @@ class Candidate:
         return recipe.padding == "circular" and self.rule.pads(self.operation.arguments)
 
     def taps(self, recipe: Recipe, left: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """How many taps the recipe's filter has along each axis, where the stride ``left`` stays in the call."""
+        """Return the filter's taps along each axis if the stride ``left`` stays in the call."""
         rates = [s // kept for s, kept in zip(self.site.stride, left or (1,) * len(self.site.stride), strict=True)]
         return tuple(len(filters.taps(recipe.filter, rate)) for rate in rates)
 
 
 @dataclass(frozen=True, eq=False)
 class Rewrite(ABC):
-    """What one call becomes.
+    """The rewrite of one call.
 
     Args:
         call: the call.
-        taps: of the filter, per axis.
-        needs: what has to be done, each by one of several edits. Empty where another call of the group does it.
-        group: the calls that are converted together or not at all, this one included.
+        taps: the number of the filter's taps, per axis.
+        needs: the changes to make, each by one of several edits; empty if another call of the group has them.
+        group: the calls that are converted together or not at all, including this one.
     """
 
     form: ClassVar[str]
@@ -67,13 +67,13 @@ class Rewrite(ABC):
 
     @property
     def before(self) -> Price:
-        """The price of what is rewritten."""
+        """The price before the conversion."""
         return price.of_node(self.call.node)
 
     @property
     @abstractmethod
     def after(self) -> Price:
-        """The price of what it becomes."""
+        """The price after the conversion."""
 
     @property
     def cost(self) -> Cost:
@@ -81,7 +81,7 @@ class Rewrite(ABC):
         return Cost(self.before, self.after)
 
     def blur(self, node: fx.Node, read: Fraction = Fraction(1), kept: Fraction = Fraction(1)) -> Price:
-        """The price of the blur of a map that is ``read`` times that of ``node``, giving one ``kept`` times it."""
+        """Return the price of a blur from ``read`` times to ``kept`` times the samples that ``node`` returns."""
         return price.of_blur(node, math.prod(self.taps), read, kept)
 
 
@@ -90,9 +90,9 @@ class Dense(Rewrite):
     """Subsample_s ∘ Blur_m ∘ tail ∘ op: the operation and its tail are evaluated on the dense map, then blurred.
 
     Args:
-        tail: what is evaluated on the dense map, the call first.
+        tail: the operations that are evaluated on the dense map, the call first.
         left: the stride that stays in the call, per axis.
-        blurs: whether the blur is for this call, and not for another of its group.
+        blurs: whether this call of the group has the blur.
     """
 
     form = "dense"
@@ -103,17 +103,17 @@ class Dense(Rewrite):
 
     @property
     def shift(self) -> tuple[float, ...]:
-        """Half a sample of the map that is blurred, whose step is the stride that is left."""
+        """Half a sample of the blurred map, whose samples are as far apart as the stride that is left."""
         return tuple(half * step for half, step in zip(super().shift, self.left, strict=True))
 
     @property
     def before(self) -> Price:
-        """With the tail."""
+        """The price of the call and its tail."""
         return sum((price.of_node(node) for node in self.tail), Price())
 
     @property
     def after(self) -> Price:
-        """Everything on the dense map, and the blur. A pool's indices still come from the strided pool."""
+        """The price on the dense map, and of the blur. A pool's indices still come from the strided pool."""
         node = self.call.node
         out = price.result(node)
         denser = self._density(out)
@@ -124,7 +124,7 @@ class Dense(Rewrite):
         return after + (self.blur(self.tail[-1], denser) if self.blurs else Price())
 
     def _density(self, out: fx.Node) -> Fraction:
-        """How many times the samples of the strided map the dense one has."""
+        """Return the ratio of the samples of the dense map to those of the strided map."""
         site = self.call.site
         axes = len(site.stride)
         where = site.axes or tuple(range(-axes, 0))
@@ -137,25 +137,25 @@ class Dense(Rewrite):
 
 
 class Split(Dense):
-    """Subsample_2 ∘ Blur_m ∘ Conv_{k,2}: an overlapping stem keeps a part of its stride."""
+    """Subsample_2 ∘ Blur_m ∘ Conv_{k,2}: an overlapping stem keeps part of its stride."""
 
     form = "split"
 
 
 class Fused(Dense):
-    """The same as dense, of an operation that is linear and may be one product with its blur."""
+    """As dense, for a linear operation, which is evaluated together with its blur."""
 
     form = "fused"
 
 
 class Substitute(Rewrite):
-    """What a rule says takes the place of an operation that does not sample. It is priced as that operation."""
+    """A substitute for an operation that does not sample, at the same price."""
 
     form = "substitute"
 
     @property
     def after(self) -> Price:
-        """That of the operation."""
+        """The price of the operation."""
         return self.before
 
 
@@ -166,12 +166,12 @@ class Replace(Rewrite):
 
     @property
     def shift(self) -> tuple[float, ...]:
-        """As the rule says."""
+        """The shift that the rule states."""
         return self.call.rule.replacement_shift(self.call.operation.arguments, self.taps)
 
     @property
     def after(self) -> Price:
-        """The blur of the operation's input, or of the map that enlarging it makes."""
+        """The price of a blur of the input, or of the enlarged map."""
         node = self.call.node
         if self.call.site.enlarges:
             return self.before + self.blur(node)
@@ -190,7 +190,7 @@ class Enlarge(Rewrite):
 
     @property
     def after(self) -> Price:
-        """The operation, and the blur of its result."""
+        """The price of the operation and of the blur of its result."""
         return self.before + self.blur(self.call.node)
 
 
@@ -205,7 +205,7 @@ class BlurFirst(Rewrite):
 
     @property
     def after(self) -> Price:
-        """The blur of the operation's input, and the operation."""
+        """The price of the blur of the input, and of the operation."""
         if not self.blurs:
             return self.before
         node, source = self.call.node, self.call.node.all_input_nodes[0]

@@ -78,6 +78,8 @@ class Rule:
     sinks: ClassVar[bool] = False
     #: Whether the stem policy applies.
     stem: ClassVar[bool] = False
+    #: Whether the operation resizes an image: a convolution behind it may still be a stem.
+    resizes: ClassVar[bool] = False
     #: The form of a conversion by `blurred`, None where the rule has no such method.
     together: ClassVar[str | None] = None
     #: Whether `replace` is given a layer that enlarges.
@@ -150,6 +152,12 @@ class Rule:
 
 class Pool(Rule):
     """A rule for windows that keep every s-th of N samples, the last of which pass the border when taken densely."""
+
+    def window(self, op: str, bound: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """The kernel, stride and padding of a call, each with one number per axis."""
+        axes = spatial_axes(op)
+        kernel = per_axis(bound["kernel_size"], axes)
+        return kernel, per_axis(bound.get("stride") or kernel, axes), per_axis(bound.get("padding", 0), axes)
 
     def pads(self, bound: dict[str, Any]) -> bool:
         """With a window of several samples."""

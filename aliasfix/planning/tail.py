@@ -1,12 +1,13 @@
-"""The per-position tail of a strided convolution: how far the blur may sink.
+"""Find the per-position tail of a strided convolution, behind which the blur goes.
 
-The tail passes what acts on each position by itself (bias, normalisation with stored statistics or over channels,
-activation, dropout). It may branch and meet again, as in ``x * sigmoid(x)``; a *cut* is a node through which all of it
-passes. It stops before whatever mixes positions or is not known to keep them apart.
+The tail consists of operations that act on each position separately: bias, normalisation with stored statistics or over
+channels, activation, dropout. It may branch and meet again, as in ``x * sigmoid(x)``; the *cut* is a node through which
+every branch passes. The tail ends before operations that mix positions, and before unknown operations.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx
 
@@ -31,13 +32,13 @@ _MOVES = {"permute", "transpose", "movedim", "moveaxis", "swapaxes"}
 
 @dataclass(frozen=True)
 class Tail:
-    """Where the blur of one or several strided operations goes.
+    """The tail of one or several strided operations.
 
     Args:
-        roots: the strided operations; several where parallel branches meet in an add.
-        cut: the node that the blur follows, None where no nonlinearity acts before the tail ends.
-        axes: where the spatial axes are at the cut, counted from the end.
-        nodes: the roots and what lies between them and the cut, in order.
+        roots: the strided operations; several if parallel branches meet in an add.
+        cut: the node that the blur follows, None if the tail ends before a nonlinearity.
+        axes: the spatial axes at the cut, counted from the end.
+        nodes: the roots and the operations up to the cut, in order.
     """
 
     roots: tuple[fx.Node, ...]
@@ -47,7 +48,7 @@ class Tail:
 
 
 def kind(op: str) -> str:
-    """The operation's name without the marks of its in-place and reflected forms.
+    """Return the name of an operation without the marks of its in-place and reflected forms.
 
     >>> kind("relu_"), kind("__iadd__"), kind("__rmul__")
     ('relu', 'add', 'mul')
@@ -59,7 +60,7 @@ def kind(op: str) -> str:
 
 
 def acts_by_position(op: str) -> bool:
-    """Whether the operation treats every position by itself.
+    """Whether the operation acts on each position separately.
 
     >>> acts_by_position("relu_"), acts_by_position("conv2d")
     (True, False)
@@ -68,7 +69,7 @@ def acts_by_position(op: str) -> bool:
 
 
 def find_tail(root: fx.Node, axes: int, roots: Collection[fx.Node]) -> Tail:
-    """Follow ``root`` to just after its first nonlinearity.
+    """Follow the tail of ``root`` up to its first nonlinearity.
 
     Args:
         root: the strided operation.
@@ -90,7 +91,7 @@ def find_tail(root: fx.Node, axes: int, roots: Collection[fx.Node]) -> Tail:
         region[node] = moved
         nonlinear = nonlinear or _is_nonlinear(node, region)
         open_ends = [n for n in region if any(user not in region for user in n.users) or not n.users]
-        # Who holds an object that was changed in place does not see a blur of what the change returned.
+        # other uses of a tensor that was changed in place do not see a blur of the function's result
         seen_by_all = not any(of(user).name == "held" for user in node.users if user not in region)
         if nonlinear and open_ends == [node] and seen_by_all:
             return Tail(tuple(joined), node, moved, tuple(sorted(region)))
@@ -106,7 +107,7 @@ def _is_nonlinear(node: fx.Node, region: dict[fx.Node, tuple[int, ...]]) -> bool
 
 
 def _position_axes(node: fx.Node, region: dict[fx.Node, tuple[int, ...]], axes: int) -> tuple[int, ...] | None:
-    """Where the spatial axes of a per-position operation's result are, counted from the end; None if it is none."""
+    """Return the spatial axes of a per-position operation's result, counted from the end; None for other operations."""
     op = kind(of(node).name)
     variables = _variables(node)
     if op not in _BY_POSITION or of(node).shape is None or not set(variables) <= set(region):
@@ -128,15 +129,15 @@ def _position_axes(node: fx.Node, region: dict[fx.Node, tuple[int, ...]], axes: 
         running_mean = node.args[1] if len(node.args) > 1 else node.kwargs.get("running_mean")
         return spatial if running_mean is not None else None
     if op in ("layer_norm", "rms_norm"):
-        normalized = node.args[1] if len(node.args) > 1 else node.kwargs["normalized_shape"]
-        return spatial if all(-axis > len(normalized) for axis in spatial) else None  # type: ignore[arg-type]
+        normalized: Any = node.args[1] if len(node.args) > 1 else node.kwargs["normalized_shape"]
+        return spatial if all(-axis > len(normalized) for axis in spatial) else None
     if op in _MOVES:
         return _moved(op, node, spatial, len(shape))
     return spatial if len(shape) == len(of(variables[0]).sizes) else None
 
 
 def _moved(op: str, node: fx.Node, spatial: tuple[int, ...], dims: int) -> tuple[int, ...] | None:
-    """Where the spatial axes are after a permutation."""
+    """Return the spatial axes after a permutation."""
     order = list(range(dims))
     arguments = list(node.args[1:]) + list(node.kwargs.values())
     if op == "permute":
@@ -153,7 +154,7 @@ def _moved(op: str, node: fx.Node, spatial: tuple[int, ...], dims: int) -> tuple
 def _join(
     node: fx.Node, region: dict[fx.Node, tuple[int, ...]], roots: Collection[fx.Node], axes: int
 ) -> list[fx.Node]:
-    """Take in the branches that reach an add from other strided operations, themselves without a nonlinearity."""
+    """Add the branches that reach an add from other strided operations without a nonlinearity; return these."""
     found: list[fx.Node] = []
     taken: dict[fx.Node, tuple[int, ...]] = {}
     for parent in _variables(node):

@@ -9,9 +9,12 @@ def one_line(error: BaseException) -> str:
 
     >>> one_line(ValueError("no such thing\n\nin the following"))
     'ValueError: no such thing'
+    >>> one_line(RuntimeError("cannot load:\n\tno such key\n\tno other key"))
+    'RuntimeError: cannot load: no such key'
     """
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return textwrap.shorten(": ".join([type(error).__name__, *lines[:1]]), 160, placeholder=" …")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return textwrap.shorten(": ".join(filter(None, [type(error).__name__, told])), 160, placeholder=" …")
 
 
 def listing(items: Collection[str], limit: int = 3) -> str:

@@ -1,13 +1,13 @@
-"""Count multiply-adds while a model runs, on real tensors or on none."""
+"""Count multiply-adds while a model runs, on any kind of tensors."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from ..running import DispatchMode
 
 
-class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the multiply-adds of whatever ATen runs, by the formulas of torch's own flop counter.
+class MultiplyAdds(DispatchMode):
+    """Counts the multiply-adds of the ATen operations that run, by the formulas of torch's flop counter.
 
     >>> import torch
     >>> with MultiplyAdds() as counter:
@@ -17,8 +17,8 @@ class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        # here, so that ``import aliasfix`` is quick: it brings triton along
+        super().__init__()
+        # imported here because it imports triton, which would slow down ``import aliasfix``
         from torch.utils.flop_counter import flop_registry
 
         self.total = 0

@@ -24,16 +24,16 @@ def traces(
     """Record a model in evaluation and in training mode.
 
     Args:
-        model: left as it was.
-        example_input: a tensor, a tuple of positional arguments, or a dict of keyword arguments; if None, what the
-            model's own configuration says, else a guess.
-        parameters: of the functions whose arguments are to be known by name, see `Operation`.
+        model: the model, which stays as it is.
+        example_input: a tensor, a tuple of positional arguments, or a dict of keyword arguments. None takes the size
+            in the model's own configuration, else guesses one.
+        parameters: the parameter names of functions, see `Operation`.
 
     Returns:
-        The traces (training's may be incomplete), notes for the reader, and the input that was used.
+        The two traces (that of training may be incomplete), notes for the user, and the input.
 
     Raises:
-        AliasfixError: the model does not run on the input; says what was tried.
+        AliasfixError: the model does not run on the input.
     """
     tried = []
     model = structure(model)
@@ -61,7 +61,7 @@ def traces(
 
 
 def _backings(family: Family | None, example_input: Any) -> Sequence[str]:
-    """How a model is evaluated. One that finds things runs on values: of a guessed image any will do."""
+    """Return the backings to try. A model that searches images needs values; those of a guessed image may be random."""
     if family is None or not family.finds:
         return BACKINGS
     return ("real",) if example_input is not None else ("drawn", "real")
@@ -70,10 +70,10 @@ def _backings(family: Family | None, example_input: Any) -> Sequence[str]:
 def _larger(
     model: nn.Module, guesses: Iterator[Inputs], failed: Trace, parameters: Mapping[str, Sequence[str]] | None
 ) -> Traced | None:
-    """The first of the other guesses that serves both modes, as Inception's auxiliary head needs.
+    """Try the other guessed sizes until one runs in both modes: Inception's auxiliary head needs a larger image.
 
-    Training mode, which failed on the first guess, is tried before evaluation. On real tensors, where a pass takes
-    long, the same failure twice is the model's and not the size's.
+    Training mode, which failed on the first guess, is tried before evaluation. Passes on real tensors are slow: there
+    the search ends if training fails twice with the same error, which does not depend on the size.
     """
     for given in guesses:
         training = record(model, *given, training=True, backings=[failed.backing], parameters=parameters)
@@ -88,12 +88,12 @@ def _larger(
 
 def _traced(evaluation: Trace, training: Trace, given: Inputs) -> Traced:
     failure = training.failure
-    notes = [f"training mode fails on this input, so what follows there is not seen: {failure}"] if failure else []
-    return [evaluation, training], notes, given
+    note = f"training mode fails on this input; operations that run only there, after the error, are missing: {failure}"
+    return [evaluation, training], [note] if failure else [], given
 
 
 def inputs(model: nn.Module, example_input: Any = None) -> Inputs:
-    """The input that is tried first, without running the model."""
+    """Return the input that is tried first; the model does not run."""
     return next(_candidates(model, example_input))[1]
 
 
@@ -116,7 +116,7 @@ def _candidates(model: nn.Module, example_input: Any) -> Iterator[tuple[str, Inp
 
 
 def configured_size(model: nn.Module) -> tuple[int, ...] | None:
-    """The (channels, height, width) that a timm or Hugging Face model says it takes."""
+    """Return the (channels, height, width) that the configuration of a timm or Hugging Face model names, else None."""
     timm = getattr(model, "pretrained_cfg", None)
     size = timm.get("input_size") if isinstance(timm, dict) else getattr(timm, "input_size", None)
     if size:

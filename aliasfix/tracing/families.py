@@ -1,7 +1,6 @@
-"""Families of models that images alone do not train: how one is told, and what it takes.
+"""Families of models that need more than images in training mode.
 
-This is the one place that knows them. A family is an entry in ``FAMILIES``; whoever needs to know more of a family than
-is said here adds a field.
+A family is an entry in ``FAMILIES``. No other file names these models.
 """
 
 import contextlib
@@ -18,13 +17,13 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Family:
-    """Models that are called alike.
+    """Models that are called in the same way.
 
     Args:
-        classes: as ``module.Class``: whoever has a model has imported them, aliasfix need not. Subclasses belong, too.
-        finds: whether what runs depends on what is found in the images, so that their shapes alone do not tell it.
-        targets: the arguments after the images that training needs, made up; none where they are among the inputs.
-        steady: training does what evaluation does, where it would do something else by chance.
+        classes: the classes, as ``module.Class``, so that their library need not be imported. Subclasses belong, too.
+        finds: whether the operations that run depend on the objects found in the images, not on shapes alone.
+        targets: makes up the arguments that training needs after the images; none if the input has them.
+        steady: a context in which training makes the choices of evaluation, where it would make random ones.
     """
 
     classes: tuple[str, ...]
@@ -34,7 +33,7 @@ class Family:
 
 
 def of(model: nn.Module) -> Family | None:
-    """The family that a model belongs to, None where it is not known.
+    """Return the family of a model, None if it belongs to none.
 
     >>> of(nn.Sequential()) is None
     True
@@ -47,7 +46,7 @@ def of(model: nn.Module) -> Family | None:
 
 
 def _objects(model: nn.Module, inputs: Inputs) -> tuple[Any, ...]:
-    """One object for each image, in the form that the heads of the model learn from."""
+    """Return one object per image, with the fields that the heads of the model need."""
     args, kwargs = inputs
     if len(args) != 1 or kwargs:
         return ()
@@ -58,7 +57,7 @@ def _objects(model: nn.Module, inputs: Inputs) -> tuple[Any, ...]:
 
 
 def _object(image: Tensor, masks: bool, keypoints: int) -> dict[str, Tensor]:
-    """An object of class 1 that fills the middle of an image."""
+    """Return an object of class 1 in the middle of an image."""
     height, width = image.shape[-2:]
     target = {
         "boxes": image.new_tensor([[width / 4, height / 4, width * 3 / 4, height * 3 / 4]]),
@@ -73,7 +72,7 @@ def _object(image: Tensor, masks: bool, keypoints: int) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _one_size(model: nn.Module) -> Iterator[None]:
-    """Training resizes the images to one of several sizes, evaluation to the last of them."""
+    """Resize to the last of several sizes, as evaluation does; training picks one at random."""
     resize: Any = model.transform
     sizes = resize.min_size
     resize.min_size = sizes[-1:]

@@ -1,4 +1,4 @@
-"""One operation of a recorded pass, and where in the model it was called."""
+"""An operation of a recorded pass, and where in the model it was called."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +10,8 @@ from torch import fx, nn
 class Frame:
     """One call of a module.
 
-    ``inputs`` and ``output`` are the nodes of the positional arguments and of the result, None where
-    that is no single tensor; ``returned`` is False where the pass failed in it.
+    ``inputs`` and ``output`` are the nodes of the positional arguments and of the result, None for what is not a
+    single tensor. ``returned`` is False if the pass failed during the call.
     """
 
     path: str
@@ -23,7 +23,7 @@ class Frame:
     returned: bool = False
 
     def within(self, other: "Frame") -> bool:
-        """Whether this call happens during ``other``, or is ``other``."""
+        """Whether this call is made during ``other``, or is ``other``."""
         frame: Frame | None = self
         while frame is not None:
             if frame is other:
@@ -34,9 +34,9 @@ class Frame:
 
 @dataclass(frozen=True)
 class Extent:
-    """The position of an operation within one invocation of a method of a module.
+    """The position of an operation in one invocation of a module's method.
 
-    ``index`` counts the operations of the same name since that invocation began.
+    ``index`` counts the operations of the same name since the invocation began.
     """
 
     path: str
@@ -46,21 +46,22 @@ class Extent:
 
 @dataclass(eq=False)
 class Operation:
-    """What a node of the recorded graph stands for. Only the recorder sets its attributes.
+    """An operation, as a node of the recorded graph. Only the recorder sets its attributes.
 
     Args:
         node: the node.
-        name: the function's name; that of the kind of node where it is no function.
-        arguments: by name, where a rule knows the function's parameters; tensors are nodes.
-        path: the module in which it was called.
+        name: the name of the function, or of the kind of node if it is no function.
+        arguments: the arguments by name, if a rule knows the function's parameters; tensors are nodes.
+        path: the module that makes the call.
         frame: the innermost module call.
         extents: the methods around it, innermost first.
-        variable: whether it depends on the input.
-        shape: of its result; None where that is no single tensor.
-        bytes: of its result.
-        multiply_adds: that it makes.
-        makes: whether its result is a new map.
-        moves: whether it writes to memory: a new map, or one in place.
+        caller: the function that makes the call, if no method of a module is around it.
+        variable: whether the result depends on the input.
+        shape: the shape of the result, None if that is not a single tensor.
+        bytes: the size of the result.
+        multiply_adds: the multiply-adds of the call.
+        makes: whether the result is a new tensor.
+        moves: whether the call writes memory: a new tensor, or one in place.
     """
 
     node: fx.Node
@@ -69,6 +70,7 @@ class Operation:
     path: str = ""
     frame: Frame | None = None
     extents: tuple[Extent, ...] = ()
+    caller: str = ""
     variable: bool = False
     shape: tuple[int, ...] | None = None
     bytes: int = 0
@@ -78,13 +80,31 @@ class Operation:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The shape of a result that is a single tensor."""
+        """The shape of the result, which must be a single tensor."""
         if self.shape is None:
             raise TypeError(f"{self.path or 'the model'}: {self.name} returns no single tensor")
         return self.shape
 
 
 def of(node: fx.Node) -> Operation:
-    """The operation that a node of a recorded graph stands for."""
+    """Return the operation of a node of a recorded graph."""
     operation: Operation = node.meta["operation"]
     return operation
+
+
+# -- functions of nodes that the recorder adds ---------------------------------------------------------------
+
+
+def held(x: Any) -> Any:
+    """The argument of a function that changed it in place."""
+    return x
+
+
+def size(x: Any) -> Any:
+    """The size of a tensor, read by Python."""
+    return x.shape
+
+
+def part(x: Any, index: int) -> Any:
+    """One result of an operation that returns several."""
+    return x[index]

@@ -1,23 +1,18 @@
 """Record one forward pass of a model as a graph of functional operations.
 
-`torch.fx.symbolic_trace` fails on control flow, and sees a module where this sees the operation. Here the model
-runs as it is, on meta tensors, under a ``TorchFunctionMode``: each operation becomes a node of a
-``torch.fx.Graph``, whether a module or somebody's ``forward`` called it. Parameters are replaced by meta twins on
-their way into an operation, never on the model, so nothing of the model changes.
+`torch.fx.symbolic_trace` fails on control flow, and records a module where this records an operation. Here the model
+runs as it is, on meta tensors, under a ``TorchFunctionMode``. Each operation becomes a node of a ``torch.fx.Graph``,
+whether a module or a ``forward`` calls it. Parameters are replaced by meta tensors in the arguments of an operation,
+never on the model, so the model does not change.
 
-Where a model asks for values (``.item()``, ``nonzero``) the pass is repeated on fake tensors, then on real ones. Where
-any values will do, the costly layers need not be computed for it: what they return is drawn.
+If a model asks for values (``.item()``, ``nonzero``), the pass is repeated on fake tensors, then on real ones. If
+random values serve as well, expensive layers are not computed and return random values.
 """
 
 import contextlib
-import copy
-import gc
-import random
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 import torch
@@ -28,11 +23,14 @@ from torch.overrides import TorchFunctionMode
 from ..planning.tail import acts_by_position
 from . import shapes
 from .counter import MultiplyAdds
-from .nest import mapped, tensors
-from .operation import Extent, Frame, Operation, of
+from .invocations import Invocations
+from .nested import map_tensors, tensors
+from .operation import Frame, Operation, held, of, part, size
 from .trace import Trace
+from .undisturbed import uncollected, undisturbed
 
 BACKINGS = ("meta", "fake", "real")
+_SHAPE: Any = torch.Tensor.shape  # a descriptor, though torch's stubs say a value
 _DRAWN = 65521  # a prime, so that no two maps or channels are alike
 
 
@@ -45,13 +43,21 @@ def record(
     targets: tuple[Any, ...] = (),
     parameters: Mapping[str, Sequence[str]] | None = None,
 ) -> Trace:
-    """Run ``model(*args, *targets, **kwargs)`` once without computing anything where possible, and record it.
+    """Run ``model(*args, *targets, **kwargs)`` once and record it; compute nothing where that is possible.
 
-    The model, its buffers, modes and hooks and the random number generators are left as they were, also
-    when the pass fails. The ``backings`` are tried in their order: ``meta``, ``fake``, ``real``, or ``drawn``, which is
-    real but for the layers in `shapes`, whose results are drawn instead of computed. The ``targets`` are constants of
-    the pass: no data runs through the model from them.
-    ``parameters`` are the names of functions' parameters, by which their arguments are bound.
+    The model, its buffers, modes and hooks, and the random number generators stay as they are, also if the pass fails.
+
+    Args:
+        model: the model.
+        args, kwargs: its input.
+        training: the mode of the pass.
+        backings: the kinds of tensors to try, in order: ``meta``, ``fake``, ``real`` or ``drawn``. With ``drawn``,
+            tensors are real, but the layers in `shapes` return random values.
+        targets: further positional arguments, recorded as constants.
+        parameters: the parameter names of functions; their arguments are bound by name.
+
+    Returns:
+        The trace. If every backing fails, it is the longest one, and ``failure`` holds the last error.
 
     >>> trace = record(nn.Conv2d(3, 8, 3, stride=2), (torch.ones(1, 3, 9, 9),), {})
     >>> [(of(node).name, of(node).shape) for node in trace.graph.nodes if node.op == "call_function"]
@@ -65,57 +71,12 @@ def record(
             with uncollected(), undisturbed(model, training), recorder.running():
                 recorder.finish(model(*given[0], *targets, **given[1]))
             return recorder.trace
-        except Exception as error:
+        except Exception as error:  # the model's own
             recorder.trace.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             recorded.append(recorder.trace)
     longest = max(recorded, key=lambda trace: len(trace.graph.nodes))
     longest.failure = recorded[-1].failure
     return longest
-
-
-@contextlib.contextmanager
-def undisturbed(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put every module into one mode, without gradients; afterwards everything is as it was."""
-    modules = list(model.modules())
-    attributes = [dict(module.__dict__) for module in modules]
-    tables = [(dict(m._parameters), dict(m._buffers), dict(m._modules)) for m in modules]
-    caches = [
-        (value, copy.copy(value)) for each in attributes for value in each.values() if type(value) in (dict, list, set)
-    ]
-    python_state = random.getstate()
-    numpy = sys.modules.get("numpy")
-    numpy_state = numpy.random.get_state() if numpy else None
-    try:
-        for module in modules:
-            module.__dict__["training"] = training
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
-            yield
-    finally:
-        random.setstate(python_state)
-        if numpy is not None:
-            numpy.random.set_state(numpy_state)
-        for cache, content in caches:
-            cache.clear()
-            (cache.extend if isinstance(cache, list) else cache.update)(content)
-        for module, before, (parameters, buffers, children) in zip(modules, attributes, tables, strict=True):
-            module.__dict__.clear()
-            module.__dict__.update(before)
-            for name, table in (("_parameters", parameters), ("_buffers", buffers), ("_modules", children)):
-                live = getattr(module, name)
-                live.clear()
-                live.update(table)
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Without the garbage collector, which would walk everything there is each time that a pass has made enough."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 class _Recorder(TorchFunctionMode):
@@ -138,23 +99,20 @@ class _Recorder(TorchFunctionMode):
         self.twins: dict[int, Tensor] = {}
         self.calls: Counter[str] = Counter()
         self.counter = MultiplyAdds()
-        self.methods: dict[FrameType, tuple[str, str] | None] = {}
-        self.counts: dict[FrameType, dict[str, int]] = {}
+        self.invocations = Invocations(self.trace.invocations)
         self.drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(0)) if backing == "drawn" else None
 
     # -- running ---------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Listen to every module call and every function call."""
-        handles = []
+        """Record every module call and every function call."""
         with contextlib.ExitStack() as stack:
-            for module in self.model.modules():
-                handles.append(module.register_forward_pre_hook(self._enter, prepend=True))
-                handles.append(module.register_forward_hook(self._leave))
             stack.callback(self._forget)
-            for handle in handles:
-                stack.callback(handle.remove)
+            for module in self.model.modules():
+                stack.callback(module.register_forward_pre_hook(self._enter, prepend=True).remove)
+                stack.callback(module.register_forward_hook(self._leave).remove)
+            stack.enter_context(self.invocations.counted(self.model))
             if self.fake is not None:
                 stack.enter_context(self.fake)
             stack.enter_context(self)
@@ -163,7 +121,7 @@ class _Recorder(TorchFunctionMode):
             yield
 
     def finish(self, result: Any) -> None:
-        """Note what the model returns: who gets it uses it."""
+        """Record what the model returns, as a use of it."""
         returned = [self.nodes[id(t)] for t in tensors(result) if id(t) in self.nodes]
         node = self.trace.graph.output(tuple(dict.fromkeys(returned)))
         node.meta["operation"] = Operation(node, "output", variable=True)
@@ -172,8 +130,6 @@ class _Recorder(TorchFunctionMode):
         for node in reversed(self.trace.graph.nodes):
             if of(node).name == "held" and not node.users:
                 self.trace.graph.erase_node(node)
-        self.methods.clear()
-        self.counts.clear()
         self.alive.clear()
         self.nodes.clear()
 
@@ -192,8 +148,8 @@ class _Recorder(TorchFunctionMode):
     # -- tensors ---------------------------------------------------------------------------------------------
 
     def lift_inputs(self, values: Any) -> Any:
-        """Replace the input's tensors by placeholders' twins."""
-        return mapped(values, self._placeholder)
+        """Replace every tensor of the input by the twin of a placeholder."""
+        return map_tensors(values, self._placeholder)
 
     def _placeholder(self, tensor: Tensor) -> Tensor:
         twin = self._twin(tensor)
@@ -208,7 +164,7 @@ class _Recorder(TorchFunctionMode):
         return tensor.detach().clone()
 
     def _lift(self, tensor: Tensor) -> Tensor:
-        """The tensor itself where the pass made it, else the twin of a parameter, buffer or constant."""
+        """Return a tensor that the pass made; replace a parameter, buffer or constant by its twin."""
         if id(tensor) in self.nodes:
             return tensor
         if id(tensor) not in self.twins:
@@ -240,20 +196,20 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        args, kwargs = mapped(args, self._lift), mapped(kwargs or {}, self._lift)
+        args, kwargs = map_tensors(args, self._lift), map_tensors(kwargs or {}, self._lift)
         given = {id(t): (t, t._version) for t in tensors((args, kwargs))}
         counted = self.counter.total
-        told = self._told(func, args, kwargs)
-        out = self._run(func, args, kwargs) if told is None else told.result
+        inferred = self._inferred(func, args, kwargs)
+        out = self._run(func, args, kwargs) if inferred is None else inferred.result
         results = list(tensors(out))
         mutated = [t for t, version in given.values() if t._version != version]
         if not results and not mutated:
-            if func == torch.Tensor.shape.__get__ or getattr(func, "__name__", "") == "size":  # type: ignore[attr-defined]
+            if func == _SHAPE.__get__ or getattr(func, "__name__", "") == "size":
                 self._note_size(args[0])
             return out
         node = self._node(func, args, kwargs)
         makes = bool(results) and {_storage(t) for t in results}.isdisjoint(_storage(t) for t, _ in given.values())
-        adds = self.counter.total - counted if told is None else told.multiply_adds
+        adds = self.counter.total - counted if inferred is None else inferred.multiply_adds
         operation = of(node)
         operation.multiply_adds, operation.makes, operation.moves = adds, makes, makes or bool(mutated)
         if isinstance(out, Tensor):
@@ -263,29 +219,31 @@ class _Recorder(TorchFunctionMode):
             self._bind(tensor, node, operation.variable)
         return out
 
-    def _told(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> shapes.Told | None:
-        """What need not be run."""
+    def _inferred(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> shapes.Inferred | None:
+        """Return the result of a function that need not run, else None."""
         if self.backing == "meta":
-            return shapes.tell(func, args, kwargs)
+            return shapes.infer(func, args, kwargs)
         if self.drawn is None:
             return None
-        told = shapes.tell(func, args, kwargs)
-        if told is None:
-            return shapes.tell_large(func, args, kwargs)
-        for result in tensors(told.result):
+        inferred = shapes.infer(func, args, kwargs)
+        if inferred is None:
+            return shapes.infer_large(func, args, kwargs)
+        for result in tensors(inferred.result):
             if result.numel() < shapes.LARGE:
-                _fill(result, self.drawn)
-        return told
+                shapes.fill(result, self.drawn)
+        return inferred
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if acts_by_position(getattr(func, "__name__", "")):
-            return func(*args, **kwargs)  # counting would find nothing, in as much time again
+            return func(*args, **kwargs)  # makes no multiply-adds: counting would double the time
         with self.counter:
             return func(*args, **kwargs)
 
     def _node(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         op = getattr(func, "__name__", str(func))
-        node = self.trace.graph.call_function(func, mapped(args, self._known), mapped(kwargs, self._known))
+        node = self.trace.graph.call_function(func, map_tensors(args, self._known), map_tensors(kwargs, self._known))
         path = self.top.path if self.top is not None else ""
         node.meta["operation"] = Operation(
             node,
@@ -293,16 +251,17 @@ class _Recorder(TorchFunctionMode):
             {**dict(zip(self.parameters.get(op, ()), node.args, strict=False)), **node.kwargs},
             path,
             self.top,
-            self._extents(op),
+            self.invocations.extents(op),
+            self.invocations.caller(),
             any(of(parent).variable for parent in node.all_input_nodes),
         )
         return node
 
     def _note_size(self, tensor: Tensor) -> None:
-        """Whoever reads a size uses the tensor: a denser map would tell another one."""
+        """Record that a size is read: a denser map has another one."""
         read = self.nodes[id(tensor)]
         if of(read).variable and not any(of(user).name == "size" for user in read.users):
-            node = self.trace.graph.call_function(_size, (read,))
+            node = self.trace.graph.call_function(size, (read,))
             node.meta["operation"] = Operation(node, "size", frame=self.top, variable=True)
 
     def _known(self, tensor: Tensor) -> Any:
@@ -313,87 +272,27 @@ class _Recorder(TorchFunctionMode):
         if id(out) not in given:
             self._bind(out, node, variable)
             return out
-        # The function returned the object it was given. Whoever holds that object and whoever holds the result
-        # are told apart: only the latter would see a layer that is inserted after the function.
+        # The function returned its argument. The result gets an alias, so that later uses of the argument and of the
+        # result differ: a layer that is inserted after the function changes only the result.
         alias = out.detach()
         self._bind(alias, node, variable)
         if mutated:
-            held = self.trace.graph.call_function(_held, (node,))
-            held.meta["operation"] = replace(of(node), node=held, name="held", extents=(), moves=False)
-            self._bind(out, held, variable)
+            changed = self.trace.graph.call_function(held, (node,))
+            changed.meta["operation"] = replace(of(node), node=changed, name="held", extents=(), moves=False)
+            self._bind(out, changed, variable)
         return alias
 
     def _bind_parts(self, out: Any, node: fx.Node) -> None:
         if isinstance(out, tuple | list):
-            for index, part in enumerate(out):
-                if isinstance(part, Tensor):
-                    item = self.trace.graph.call_function(_part, (node, index))
+            for index, value in enumerate(out):
+                if isinstance(value, Tensor):
+                    item = self.trace.graph.call_function(part, (node, index))
                     item.meta["operation"] = replace(of(node), node=item, name="part", extents=(), multiply_adds=0)
-                    self._bind(part, item, of(node).variable)
+                    self._bind(value, item, of(node).variable)
                 else:
-                    self._bind_parts(part, node)
-
-    def _extents(self, op: str) -> tuple[Extent, ...]:
-        """The methods of modules that are running, innermost first; of nested calls by ``super()`` the outermost."""
-        frames = []
-        frame: FrameType | None = sys._getframe(3)
-        while frame is not None:
-            frames.append(frame)
-            frame = frame.f_back
-        found: list[Extent] = []
-        running: set[tuple[str, str]] = set()
-        for frame in reversed(frames):
-            if frame not in self.methods:
-                self.methods[frame] = self._method(frame, running)
-            method = self.methods[frame]
-            if method is not None:
-                running.add(method)
-                counts = self.counts.setdefault(frame, {})
-                index = counts.get(op, 0)
-                found.append(Extent(*method, index))
-                counts[op] = index + 1
-        return tuple(reversed(found))
-
-    def _method(self, frame: FrameType, running: set[tuple[str, str]]) -> tuple[str, str] | None:
-        """The module path and method name of a Python frame, whose invocation is counted."""
-        code = frame.f_code
-        if code.co_argcount == 0 or code.co_varnames[0] != "self":
-            return None
-        owner = frame.f_locals.get("self")
-        path = self.paths.get(id(owner))
-        if path is None or (hasattr(nn.Module, code.co_name) and code.co_name != "forward"):
-            return None
-        if getattr(getattr(type(owner), code.co_name, None), "__name__", None) != code.co_name:
-            return None
-        if (path, code.co_name) in running:
-            return None
-        self.trace.invocations[path, code.co_name] += 1
-        return path, code.co_name
-
-
-def _fill(result: Tensor, values: Tensor) -> None:
-    """Repeat values in a tensor that is dense in memory."""
-    flat = result.as_strided((result.numel(),), (1,))
-    rest = flat.numel() % len(values)
-    flat[rest:].view(-1, len(values)).copy_(values)
-    flat[:rest].copy_(values[:rest])
-
-
-def _held(x: Any) -> Any:
-    """An object that was changed in place, as seen by those who held it before."""
-    return x
-
-
-def _size(x: Any) -> Any:
-    """The size of a tensor, read by Python."""
-    return x.shape
-
-
-def _part(x: Any, index: int) -> Any:
-    """One of the results of an operation."""
-    return x[index]
+                    self._bind_parts(value, node)
 
 
 def _storage(tensor: Tensor) -> int:
-    """What two tensors share where one is a view of the other."""
+    """Return what identifies the memory of a tensor and of its views."""
     return int(tensor.untyped_storage()._cdata)

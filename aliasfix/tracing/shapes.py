@@ -1,7 +1,7 @@
-"""What the commonest functions return, told from their shapes, without values.
+"""Infer the results of common functions from the shapes of their arguments.
 
-PyTorch runs many of them there as chains of decompositions in Python, which is most of what tracing a model takes. What
-is unusual, or would fail, goes PyTorch's way.
+On the meta device PyTorch runs many of them as chains of decompositions in Python, which takes most of the time of a
+trace. Unusual arguments, and arguments that would fail, are left to PyTorch.
 """
 
 import math
@@ -17,30 +17,28 @@ from torch.nn import functional as F
 from ..planning.rule import per_axis
 from ..planning.tail import kind
 
-LARGE = (
-    2**20
-)  # values of a map that are not worth having where any will do: what models look for they find in smaller ones
+LARGE = 2**20  # values of a map from which on random values are not filled in: models search smaller maps
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a function returns on the meta device, and the multiply-adds it makes elsewhere."""
+class Inferred:
+    """The result of a function on the meta device, and the multiply-adds it makes on other devices."""
 
     result: Tensor | tuple[Tensor, ...]
     multiply_adds: int = 0
 
 
-def tell(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Told | None:
-    """What ``func(*args, **kwargs)`` of meta tensors gives, None where PyTorch has to be asked.
+def infer(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inferred | None:
+    """Infer the result of ``func(*args, **kwargs)``; None if PyTorch has to run it.
 
-    >>> tell(F.linear, (torch.ones(2, 3, device="meta"), torch.ones(5, 3, device="meta")), {})
-    Told(result=tensor(..., device='meta', size=(2, 5)), multiply_adds=30)
+    >>> infer(F.linear, (torch.ones(2, 3, device="meta"), torch.ones(5, 3, device="meta")), {})
+    Inferred(result=tensor(..., device='meta', size=(2, 5)), multiply_adds=30)
     """
-    if func not in _TOLD:
+    if func not in _INFERRED:
         return None
     try:
-        return _TOLD[func](*args, **kwargs)
-    except TypeError:  # arguments that PyTorch refuses, or others than are known here
+        return _INFERRED[func](*args, **kwargs)
+    except TypeError:  # arguments that PyTorch refuses, or that are unknown here
         return None
 
 
@@ -53,36 +51,36 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Told | None:
+) -> Inferred | None:
     given = [each for each in (running_mean, running_var, weight, bias) if each is not None]
     fits = input.dim() > 1 and input.is_floating_point() and all(each.shape == input.shape[1:2] for each in given)
-    # of one value a channel there is no variance
+    # one value per channel has no variance
     known = input.numel() > input.shape[1] if training else running_mean is not None and running_var is not None
     both = (running_mean is None) == (running_var is None)
-    return Told(torch.empty_like(input)) if fits and both and known else None
+    return Inferred(torch.empty_like(input)) if fits and both and known else None
 
 
 def _layer_norm(
     input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Told | None:
+) -> Inferred | None:
     shape = tuple(normalized_shape)
     given = [each for each in (weight, bias) if each is not None]
     fits = shape and input.shape[max(0, input.dim() - len(shape)) :] == shape and _alike(input, *given)
     fits = fits and input.is_floating_point() and all(each.shape == shape for each in given)
-    return Told(input.new_empty(input.shape)) if fits else None
+    return Inferred(input.new_empty(input.shape)) if fits else None
 
 
-def _gelu(input: Tensor, approximate: str = "none") -> Told | None:
+def _gelu(input: Tensor, approximate: str = "none") -> Inferred | None:
     known = input.is_floating_point() and approximate in ("none", "tanh")
-    return Told(torch.empty_like(input)) if known else None
+    return Inferred(torch.empty_like(input)) if known else None
 
 
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Told | None:
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Inferred | None:
     fits = input.dim() and weight.dim() == 2 and input.shape[-1] == weight.shape[1] and _alike(input, weight, bias)
     if not fits or (bias is not None and bias.shape != weight.shape[:1]):
         return None
     result = input.new_empty(*input.shape[:-1], weight.shape[0])
-    return Told(result, result.numel() * weight.shape[1])
+    return Inferred(result, result.numel() * weight.shape[1])
 
 
 def _convolution(
@@ -94,7 +92,7 @@ def _convolution(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
-) -> Told | None:
+) -> Inferred | None:
     plain = input.dim() == weight.dim() == axes + 2 and input.is_contiguous() and input.is_floating_point()
     geometry = (stride, padding, dilation)
     if not (plain and _alike(input, weight, bias) and input.numel() and all(_counts(each, axes) for each in geometry)):
@@ -106,11 +104,11 @@ def _convolution(
     if not fits or min(lengths) < 1 or (bias is not None and bias.shape != (filters,)):
         return None
     result = input.new_empty(len(input), filters, *lengths)
-    return Told(result, result.numel() * math.prod(weight.shape[1:]))
+    return Inferred(result, result.numel() * math.prod(weight.shape[1:]))
 
 
 def _counts(value: Any, axes: int) -> bool:
-    """Whether a stride, padding or dilation is one whole number, or one for each axis."""
+    """Whether a stride, padding or dilation is one integer, or one per axis."""
     if isinstance(value, tuple | list):
         return len(value) in (1, axes) and all(type(each) is int for each in value)
     return type(value) is int
@@ -125,16 +123,16 @@ def _attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Told | None:
+) -> Inferred | None:
     fits = query.dim() == 4 and key.shape[:-2] == value.shape[:-2] == query.shape[:-2] and attn_mask is None
     fits = fits and query.shape[-1] == key.shape[-1] and key.shape[-2] == value.shape[-2] and _alike(query, key, value)
     if not fits or not query.is_floating_point():
         return None
     result = query.new_empty(*query.shape[:-1], value.shape[-1])
-    return Told(result, math.prod(query.shape[:-1]) * key.shape[-2] * (key.shape[-1] + value.shape[-1]))
+    return Inferred(result, math.prod(query.shape[:-1]) * key.shape[-2] * (key.shape[-1] + value.shape[-1]))
 
 
-def _lstm(input: Tensor, hx: Any, params: Any, *options: Any) -> Told | None:
+def _lstm(input: Tensor, hx: Any, params: Any, *options: Any) -> Inferred | None:
     plain = isinstance(hx, tuple | list) and len(hx) == 2 and input.dim() == 3 and len(options) == 6  # not packed
     if not plain or not input.numel() or not _alike(input, *hx, *params):
         return None
@@ -149,19 +147,20 @@ def _lstm(input: Tensor, hx: Any, params: Any, *options: Any) -> Told | None:
     steps = math.prod(input.shape[:2])
     result = input.new_empty(steps // batch, batch, directions * hx[0].shape[2])
     adds = steps * sum(weight.numel() for weight in params if weight.dim() == 2)
-    return Told((result.transpose(0, 1) if batch_first else result, *(torch.empty_like(h) for h in hx)), adds)
+    return Inferred((result.transpose(0, 1) if batch_first else result, *(torch.empty_like(h) for h in hx)), adds)
 
 
 def _alike(input: Tensor, *others: Tensor | None) -> bool:
     return all(other is None or (other.dtype, other.device) == (input.dtype, input.device) for other in others)
 
 
-def tell_large(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Told | None:
-    """What the plainest operations on each position of a large map give, None of others.
+def infer_large(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inferred | None:
+    """Infer the result of a relu, addition or multiplication of a large map; None for other operations.
 
-    The values are any: no memory is written, which is what takes the time. In place it is the map, marked as changed.
+    The values of the result are undefined: writing memory is what takes the time. For an operation in place the
+    result is the map itself, marked as changed.
 
-    >>> tell_large(torch.relu, (torch.ones(LARGE),), {}).result.shape == (LARGE,)
+    >>> infer_large(torch.relu, (torch.ones(LARGE),), {}).result.shape == (LARGE,)
     True
     """
     op = getattr(func, "__name__", "")
@@ -174,17 +173,25 @@ def tell_large(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         return None
     if kwargs.get("inplace") or op.startswith("__i") or op in ("relu_", "add_", "mul_"):
         first.as_strided((0,), (1,)).zero_()
-        return Told(first)
-    return Told(torch.empty_like(first))
+        return Inferred(first)
+    return Inferred(torch.empty_like(first))
+
+
+def fill(result: Tensor, values: Tensor) -> None:
+    """Fill a tensor that is dense in memory with ``values``, repeated."""
+    flat = result.as_strided((result.numel(),), (1,))
+    rest = flat.numel() % len(values)
+    flat[rest:].view(-1, len(values)).copy_(values)
+    flat[:rest].copy_(values[:rest])
 
 
 def _broadcasts(value: Tensor, to: Tensor) -> bool:
-    """Whether an operation on both has the shape of the latter."""
+    """Whether ``value`` broadcasts to the shape of ``to``."""
     sides = zip(reversed(value.shape), reversed(to.shape), strict=False)
     return value.dim() <= to.dim() and all(a in (1, b) for a, b in sides)
 
 
-_TOLD: dict[Callable[..., Any], Callable[..., Told | None]] = {
+_INFERRED: dict[Callable[..., Any], Callable[..., Inferred | None]] = {
     F.batch_norm: _batch_norm,
     F.layer_norm: _layer_norm,
     F.gelu: _gelu,

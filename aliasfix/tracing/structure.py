@@ -1,4 +1,4 @@
-"""A copy of a model that shares its tensors, to be run in the place of the model."""
+"""Copy the modules of a model, and share its tensors."""
 
 import copy
 import itertools
@@ -11,10 +11,10 @@ from torch.overrides import TorchFunctionMode
 
 
 def structure(model: nn.Module) -> nn.Module:
-    """A copy of every module with the model's own tensors.
+    """Return a copy of every module that shares the tensors of the model.
 
-    What a traced pass sets on modules (their mode, hooks, attributes, caches) it sets on the copy, so that another
-    thread may go on using the model. A model that cannot be copied is returned itself.
+    A trace sets modes, hooks, attributes and caches on the copy, so that other threads can use the model meanwhile. A
+    model that cannot be copied is returned itself.
 
     >>> model = nn.Linear(2, 3)
     >>> twin = structure(model)
@@ -25,12 +25,12 @@ def structure(model: nn.Module) -> nn.Module:
     try:
         with _Sharing():
             return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    except Exception:  # whatever a part of the model raises when it is copied
+    except Exception:  # a part of the model may raise anything when it is copied
         return model
 
 
 class _Sharing(TorchFunctionMode):
-    """Copies of tensors are the tensors themselves."""
+    """Makes the copy of a tensor the tensor itself."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""What a recorded pass consists of."""
+"""The record of one forward pass."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from .operation import Frame
 
 @dataclass
 class Trace:
-    """What a pass recorded.
+    """The record of one forward pass.
 
-    Every node of ``graph`` stands for an `Operation`. Where the pass failed, ``failure`` holds the model's own error,
-    and the graph what ran before it.
+    Every node of ``graph`` stands for an `Operation`. If the pass failed, ``failure`` holds the model's error, and the
+    graph holds the operations before it.
     """
 
     graph: fx.Graph
@@ -25,9 +25,9 @@ class Trace:
     failure: str | None = None
 
     def by_path(self, path: str) -> list[Frame]:
-        """The calls of the module at ``path``."""
+        """Return the calls of the module at ``path``."""
         return [frame for frame in self.frames if frame.path == path]
 
     def calls(self, path: str) -> int:
-        """How often the module at ``path`` was called."""
+        """Return how often the module at ``path`` was called."""
         return len(self.by_path(path))

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import AliasfixError
+from ...errors import AliasfixError, explaining
 from ...text.wording import listing, one_line
 from ..checkpoint import Checkpoint, State, unwrapped
 from .format import Format
-
 
 _PROGRAMS = {  # a file that only such a zip file has
     "archive_format": "torch.export",
@@ -60,29 +59,28 @@ def _check_tensors(path: Path, state: State) -> None:
 
 def _check_whole(path: Path) -> None:
     """Compare the checksums of the file's parts: ``torch.load`` would take a flipped bit for a weight."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(2)
-        if not start:
-            raise AliasfixError(f"{path} is empty")
-        if start[:1] == b"\x80":  # a pickle, as torch wrote until 1.6: it has no checksums
-            return
-        if start != b"PK":
-            raise AliasfixError(f"{path} is no checkpoint: neither a zip file nor a pickle")
-        refuse_program(path)
-        with zipfile.ZipFile(path) as archive:
-            packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
-            if packed:
-                raise AliasfixError(f"{path} is refused: {listing(packed)} is compressed, and torch compresses nothing")
-            # torch.serialization.set_crc32_options(False) leaves them all 0
-            checked = any(part.CRC for part in archive.infolist())
-            damaged = archive.testzip() if checked else None
-    except OSError as error:
-        raise AliasfixError(f"{path} cannot be read: {error.strerror or error}") from error
-    except AliasfixError:
-        raise
-    except Exception as error:
-        raise AliasfixError(f"{path} is damaged or cut short: {one_line(error)}") from error
+    with explaining(f"{path} is damaged or cut short"):
+        try:
+            with path.open("rb") as file:
+                start = file.read(2)
+            if not start:
+                raise AliasfixError(f"{path} is empty")
+            if start[:1] == b"\x80":  # a pickle, as torch wrote until 1.6: it has no checksums
+                return
+            if start != b"PK":
+                raise AliasfixError(f"{path} is no checkpoint: neither a zip file nor a pickle")
+            refuse_program(path)
+            with zipfile.ZipFile(path) as archive:
+                packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
+                if packed:
+                    raise AliasfixError(
+                        f"{path} is refused: {listing(packed)} is compressed, and torch compresses nothing"
+                    )
+                # torch.serialization.set_crc32_options(False) leaves them all 0
+                checked = any(part.CRC for part in archive.infolist())
+                damaged = archive.testzip() if checked else None
+        except OSError as error:
+            raise AliasfixError(f"{path} cannot be read: {error.strerror or error}") from error
     if damaged:
         raise AliasfixError(f"{path} is damaged: the checksum of {damaged} does not match")
 
@@ -98,12 +96,7 @@ def refuse_program(path: Path) -> None:
             parts = archive.namelist()
     except Exception:  # no zip file, or a damaged one
         return
-    program = "serialized_exported_program.json"  # of torch before 2.8
-    for mark, kind in {
-        "archive_format": "torch.export",
-        program: "torch.export",
-        "constants.pkl": "TorchScript",
-    }.items():
+    for mark, kind in _PROGRAMS.items():
         if any(part.rpartition("/")[2] == mark for part in parts):
             raise AliasfixError(
                 f"{path} is refused: a program of {kind} stays as it is; convert the module that it was made from, "
@@ -117,7 +110,7 @@ def _unpickle(path: Path, trust: bool) -> Any:
         warnings.simplefilter("ignore")  # torch's, about the age of a file's format
         try:
             return torch.load(path, map_location="cpu", weights_only=not trust)
-        except Exception as error:
+        except Exception as error:  # torch raises what the unpickler does, and its own
             unsafe = isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error)
             if trust or not unsafe:
                 raise AliasfixError(f"{path} is damaged, or no checkpoint: {one_line(error)}") from error

@@ -11,7 +11,7 @@ from torch import Tensor
 from aliasfix.measure.drawing import ONE, TWO, Drawing, Panel, distribution, new_figure
 from aliasfix.measure.metric import Metric
 from aliasfix.measure.subject import along_diagonal
-from aliasfix.measure.sweep import Sweep
+from aliasfix.measure.sweeping import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

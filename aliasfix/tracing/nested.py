@@ -1,4 +1,4 @@
-"""Nests of tensors: what functions and models are given and return."""
+"""Tensors nested in tuples, lists and dicts: the arguments and results of functions and models."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a nest of tuples, lists and dicts, in order.
+    """Yield the tensors in nested tuples, lists and dicts, in order.
 
     >>> import torch
     >>> [t.item() for t in tensors({"a": torch.tensor(1), "b": [torch.tensor(2), None]})]
@@ -22,22 +22,22 @@ def tensors(value: Any) -> Iterator[Tensor]:
         yield from tensors(list(value.values()))
 
 
-def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The nest with every tensor changed.
+def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Return nested tuples, lists and dicts with ``change`` applied to every tensor.
 
     >>> import torch
-    >>> mapped((torch.tensor(1), [2, {"a": torch.tensor(3)}]), lambda tensor: tensor.item() + 1)
+    >>> map_tensors((torch.tensor(1), [2, {"a": torch.tensor(3)}]), lambda tensor: tensor.item() + 1)
     (2, [2, {'a': 4}])
     """
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple):
-        parts = [mapped(part, change) for part in value]
+        parts = [map_tensors(part, change) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, list):
-        return [mapped(part, change) for part in value]
+        return [map_tensors(part, change) for part in value]
     if isinstance(value, dict):
-        return {key: mapped(part, change) for key, part in value.items()}
+        return {key: map_tensors(part, change) for key, part in value.items()}
     if isinstance(value, slice):
-        return slice(*(mapped(part, change) for part in (value.start, value.stop, value.step)))
+        return slice(*(map_tensors(part, change) for part in (value.start, value.stop, value.step)))
     return value

@@ -1,0 +1,13 @@
+"""The attributes that a conversion sets on a model.
+
+Pickles of whole models hold these names, so they stay (CONTRIBUTING, "Names that pickles hold"). A conversion also
+registers hooks (`aliasfix.edits.hooks`, `aliasfix.edits.watch`), sets strides, and puts rewritten methods before those
+of the class, under the same names (`aliasfix.edits.methods`).
+"""
+
+PLAN = "_aliasfix_plan"
+"""Of the converted model: the executed `Plan`."""
+BASE = "_aliasfix_base"
+"""Of a loaded model: the name of its base and the arguments that it was built with."""
+BLUR = "aliasfix_blur"
+"""Of an edited module: the inserted layer, a child. Further ones are ``aliasfix_blur_2`` and so on."""
