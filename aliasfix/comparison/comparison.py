@@ -14,7 +14,7 @@ from torch import nn
 
 from aliasfix.comparison.bootstrap import paired
 from aliasfix.comparison.classes import imagenet_names
-from aliasfix.comparison.observe import Observation, observe, probe
+from aliasfix.comparison.observe import Observation, observe, probe, why
 from aliasfix.comparison.result import Comparison, Corruptions, Curve, Layer, Measure, Positions
 from aliasfix.comparison.sites import example_of, layers, plan_of
 from aliasfix.errors import AliasfixError
@@ -29,7 +29,6 @@ from aliasfix.measure.metric import metrics as known_metrics
 from aliasfix.measure.running import Output
 from aliasfix.measure.subject import Setting, Subject, along_diagonal
 from aliasfix.planning.plan import Plan
-from aliasfix.text.wording import one_line
 
 CURVES = 8
 T = TypeVar("T")
@@ -157,7 +156,7 @@ def _sites(
         follow = any("layers" in known_metrics()[name].needs for name in wanted)
         return plan, layers(plan, (a, b), example) if follow else []
     except Exception as error:
-        notes.append(f"no plan: {error if isinstance(error, AliasfixError) else one_line(error)}")
+        notes.append(f"no plan: {why(error)}")
         return None, []
 
 

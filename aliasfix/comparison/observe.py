@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
 from aliasfix.images.views import Views
 from aliasfix.measure import filter_variation
 from aliasfix.measure.metric import Metric, metrics
-from aliasfix.measure.running import Output, running
+from aliasfix.measure.running import Output, Runner, running
 from aliasfix.measure.subject import Pass, Setting, Subject
 from aliasfix.planning.plan import Plan
 from aliasfix.text.wording import one_line
@@ -93,8 +96,28 @@ def observe(
         try:
             found.values[name] = _values(metrics()[name], subject)
         except Exception as error:
-            found.failed[name] = str(error) if isinstance(error, AliasfixError) else one_line(error)
+            found.failed[name] = why(error)
     return found
+
+
+def why(error: Exception) -> str:
+    """Why a measure is missing, in words of ours, and what to do about it.
+
+    >>> why(AliasfixError("the model returned NaN"))
+    'the model returned NaN'
+    >>> why(MemoryError())
+    'out of memory: lower batch_size (--batch-size)'
+    """
+    if isinstance(error, AliasfixError):
+        return str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return "out of memory: lower batch_size (--batch-size)"
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if any(frame.f_code is Runner.forward.__code__ for frame, _ in frames):
+        return f"the network does not run on all that the measure gives it ({one_line(error)})"
+    file, line = frames[-1][0].f_code.co_filename, frames[-1][1]
+    warnings.warn(f"{one_line(error)}, at line {line} of {file}", stacklevel=2)
+    return "a mistake of the measure itself, not of yours: please report it, with the warning that says where it is"
 
 
 def _values(metric: Metric, subject: Subject) -> Tensor:

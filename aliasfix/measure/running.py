@@ -56,6 +56,8 @@ class Runner:
         result = _tensor(self.forward(images), self._output)
         if result.shape[:1] != images.shape[:1]:
             raise AliasfixError(f"the model returned {tuple(result.shape)} for a batch of {len(images)} images")
+        if result.is_complex():
+            raise AliasfixError("the model returned complex numbers: pass output= a function that makes them real")
         if result.isnan().any():
             bad = int(result.isnan().flatten(1).any(1).sum())
             raise AliasfixError(f"the model returned NaN for {bad} of {len(images)} inputs")
