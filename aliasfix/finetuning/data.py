@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..errors import AliasfixError
-from ..images.folder import told, unreadable
+from ..images.reading import Seen, look, told
 from ..text.wording import one_line
 from . import photographs, seeds
 from .photographs import Photographs
@@ -156,11 +156,11 @@ def _readable(root: str | Path, labelled: bool, accelerator: Any) -> tuple[list[
         raise AliasfixError(
             f"{root} has one class folder: there is nothing to tell apart; distillation=1 learns without labels"
         )
-    bad = set(gather_object(unreadable(files[accelerator.process_index :: accelerator.num_processes])))
-    if bad:
-        message = told(list(bad), files, root)
-        if accelerator.is_main_process:
-            warnings.warn(message, stacklevel=2)
+    seen = look(files[accelerator.process_index :: accelerator.num_processes])
+    bad = set(gather_object(list(seen.unreadable)))
+    notes = told(Seen(tuple(bad), tuple(gather_object(list(seen.animated)))), files, root)
+    for note in notes if accelerator.is_main_process else ():
+        warnings.warn(note, stacklevel=2)
     good = [n for n, path in enumerate(files) if path not in bad]
     return [files[n] for n in good], labels and [labels[n] for n in good], classes
 

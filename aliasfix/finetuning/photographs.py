@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..errors import AliasfixError
 from ..images.folder import ImageFolder
+from ..images.reading import read
 from .seeds import seed_all
 
 
@@ -39,8 +39,7 @@ class Photographs(Dataset[tuple[Tensor, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        with Image.open(self.files[index]) as file:
-            image = file.convert(self.mode)
+        image = read(self.files[index], self.mode)
         seed_all(self.seed, self._epoch, index)
         return self.transform(image), self.labels[index]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,11 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from aliasfix.errors import AliasfixError
-from aliasfix.text.wording import listing
+from aliasfix.images.reading import MAY_SKIP, SUFFIXES, Seen, UnreadableError, listed, look, read, told
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 
 
 class ImageFolder:
@@ -26,7 +23,7 @@ class ImageFolder:
     Each is resized (shorter side to `resize`, bilinear), cropped to `size` x `size` at the centre and
     normalised, which is what torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` do. Iterating
     gives `(image, label)`, or `image` without labels, as often as asked; images that cannot be read are
-    skipped and named in one warning at the end.
+    skipped and named in one warning at the end. How files of all kinds are read: `aliasfix.images.reading.read`.
 
     Args:
         root: The folder.
@@ -37,10 +34,11 @@ class ImageFolder:
         class_to_idx: Index of each class folder in the model's output; by default the sorted folders are 0,
             1, ….
         labelled: False ignores the class folders' names.
+        unreadable: What becomes of images that cannot be read: `skip`, or `refuse` to go on.
 
     Raises:
-        AliasfixError: No such folder, no image in it, or a class folder that `class_to_idx` lacks; on
-            iterating, no readable image.
+        AliasfixError: No such folder, one that cannot be read, no image in it, or a class folder that
+            `class_to_idx` lacks; on iterating, no readable image, or one that is not skipped.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -60,14 +58,18 @@ class ImageFolder:
         std: Sequence[float] = IMAGENET_STD,
         class_to_idx: Mapping[str, int] | None = None,
         labelled: bool = True,
+        unreadable: str = "skip",
     ) -> None:
         self.root, self.size, self.resize = Path(root), size, resize
         self.mean, self.std = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
         if not self.root.is_dir():
             raise AliasfixError(f"{self.root} is not a folder")
+        if unreadable not in MAY_SKIP:
+            raise AliasfixError(f"unreadable={unreadable!r}: choose one of {', '.join(MAY_SKIP)}")
+        self.unreadable = unreadable
         if size > resize:
             raise AliasfixError(f"a crop of {size} does not fit images resized to {resize}: give resize={size} or more")
-        self.files = _images(self.root)
+        self.files = listed(self.root)
         classes = sorted({path.relative_to(self.root).parts[0] for path in self.files if path.parent != self.root})
         self.classes: int | None = None
         """Number of class folders where they give the labels by their order, else None."""
@@ -99,49 +101,31 @@ class ImageFolder:
         skipped = []
         for path in self.files:
             try:
-                with Image.open(path) as file:
-                    image = _square(file.convert("RGB"), self.resize, self.size)
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+                image = _square(read(path), self.resize, self.size)
+            except UnreadableError:
                 skipped.append(path)
-                continue
+                if self.unreadable == "skip":
+                    continue
+                break
             raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
             yield raw.view(self.size, self.size, 3).permute(2, 0, 1), self.label(path)
-        if skipped:
-            warnings.warn(told(skipped, self.files, self.root), stacklevel=2)
+        for note in told(Seen(tuple(skipped)), self.files, self.root, self.unreadable):
+            warnings.warn(note, stacklevel=2)
 
+    def checked(self, see: Callable[[Path], object] = lambda path: None) -> list[str]:
+        """Look into every file once, instead of on every pass, and leave out those that cannot be read.
 
-def unreadable(files: Sequence[Path]) -> list[Path]:
-    """Those that are no image, or are cut short. A JPEG is decoded at an eighth of its size, which is enough."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        readable = pool.map(_readable, files)
-    return [path for path, fine in zip(files, readable, strict=True) if not fine]
+        Returns:
+            What there is to say of the images: those left out, and those of which the first frame is taken.
 
-
-def told(bad: Sequence[Path], files: Sequence[Path], root: str | Path) -> str:
-    """Which of the images cannot be read.
-
-    Raises:
-        AliasfixError: none can.
-    """
-    message = f"{len(bad)} of {len(files)} images in {root} cannot be read"
-    if len(bad) == len(files):
-        raise AliasfixError(message)
-    return f"{message} and were skipped: {listing([str(path.relative_to(root)) for path in sorted(bad)], 10)}"
-
-
-def _readable(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            image.draft(None, (1, 1))
-            image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
-
-
-def _images(root: Path) -> list[Path]:
-    files = (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
-    return sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+        Raises:
+            AliasfixError: no image can be read, or some cannot and are not skipped.
+        """
+        seen = look(self.files, see)
+        notes = told(seen, self.files, self.root, self.unreadable)
+        bad = set(seen.unreadable)
+        self.files = [path for path in self.files if path not in bad]
+        return notes
 
 
 def _square(image: Image.Image, resize: int, size: int) -> Image.Image:

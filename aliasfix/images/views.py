@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
-from aliasfix.images.folder import IMAGENET_MEAN, IMAGENET_STD, ImageFolder, told, unreadable
+from aliasfix.images.folder import IMAGENET_MEAN, IMAGENET_STD, ImageFolder
 from aliasfix.images.inputs import Images, batches
+from aliasfix.text.wording import printable
 from aliasfix.tracing.example import configured_size
 
 MARGIN = 32
@@ -42,8 +44,9 @@ class Views:
             whole = self.size + self.margin
             images = ImageFolder(images, size=whole, resize=whole, **_normalisation(model))
         if isinstance(images, ImageFolder):
-            self._drop_unreadable(images)
-            self._names = [str(path.relative_to(images.root)) for path in images.files]
+            images = copy.copy(images)  # the files that cannot be read are left out of this one
+            self.notes += images.checked()
+            self._names = [printable(str(path.relative_to(images.root))) for path in images.files]
         elif iter(images) is images:
             raise AliasfixError("the images are a generator, which can be used only once: pass a list of them")
         self._images: Iterable[Any] = images
@@ -118,13 +121,6 @@ class Views:
         if self.labelled and isinstance(folder, ImageFolder) and folder.classes not in (None, classes):
             return f"label mismatch: {folder.root} has {folder.classes} class folders, the model {classes} classes"
         return None
-
-    def _drop_unreadable(self, folder: ImageFolder) -> None:
-        """Find out once which files cannot be read, instead of on every pass."""
-        bad = unreadable(folder.files)
-        if bad:
-            self.notes.append(told(bad, folder.files, folder.root))
-            folder.files = [path for path in folder.files if path not in set(bad)]
 
     class Centres:
         """The central crops."""
