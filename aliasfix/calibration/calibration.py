@@ -20,6 +20,7 @@ from aliasfix.files.record import digest_of_weights
 from aliasfix.images.inputs import Images
 from aliasfix.measure.running import Output, running
 from aliasfix.running import where
+from aliasfix.text.progress import Work
 from aliasfix.text.wording import one_line
 
 METHODS = ("statistics", "least-squares", "both", "every-layer")
@@ -120,17 +121,20 @@ def _best(
     layers = [path for path in paths if path in fed and isinstance(model.get_submodule(path), _FITTED)]
     before = errors(original, model, layers, given.views[0])
     notes, best, state = list(given.notes), "before", start
-    for method in methods:
-        model.load_state_dict(start)
-        corrections = _corrections(model, paths, layers, method, notes)
-        if not corrections:
-            notes.append(f"{method}: no layer that it applies to")
-            continue
-        with running(model, None, "calibration"), running(original, None, "calibration"):
-            correct(original, model, corrections, (batch.to(where(model, batch)) for batch in given.fit))
-        scores[method] = judge(model)
-        if asked != "auto" or scores[method].rank > scores[best].rank:
-            best, state = method, copy.deepcopy(model.state_dict())
+    with Work("calibrating", len(methods), "method") as work:
+        for method in methods:
+            work.advance(0, method)
+            model.load_state_dict(start)
+            corrections = _corrections(model, paths, layers, method, notes)
+            if corrections:
+                with running(model, None, "calibration"), running(original, None, "calibration"):
+                    correct(original, model, corrections, (batch.to(where(model, batch)) for batch in given.fit))
+                scores[method] = judge(model)
+                if asked != "auto" or scores[method].rank > scores[best].rank:
+                    best, state = method, copy.deepcopy(model.state_dict())
+            else:
+                notes.append(f"{method}: no layer that it applies to")
+            work.advance()
     model.load_state_dict(state)
     after = errors(original, model, layers, given.views[0])
     sites = tuple(Site(path, before[path], after[path]) for path in layers)

@@ -79,7 +79,7 @@ def compare(
         for one, beside in pair
     ]
     sweep: FilterSweep | None = None
-    with console.working("measuring", spin=False):
+    with console.working("measuring"):
         if other is not None:
             result = compare_models(found[0], found[1], str(images), names=_called(target, other), **more)
         else:

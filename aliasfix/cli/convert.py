@@ -63,7 +63,7 @@ def convert(
     results, failures = [], {}
     for task in tasks:
         try:
-            with console.working(f"converting {source}", spin=calibrate is None):
+            with console.working(f"converting {source}", quiet):
                 result = convert_file(
                     task.given, task.output, base=source, base_args=args, recipe=recipe, example_input=example,
                     images=calibrate, stream=stream, pretrained=not random_weights, trust=trust_pickle,

@@ -111,7 +111,7 @@ def finetune(
     if report(model) is None:
         console.fail(f"nothing to convert in {target}", 3)
     teacher = None if original is None else _original(original, model, args, trust_pickle)
-    with console.working("fine-tuning", spin=False):
+    with console.working("fine-tuning"):
         found = finetune_model(
             model, images, output, original=teacher, validation=_held(validation), distillation=distillation,
             temperature=temperature, consistency=consistency, epochs=epochs, batch_size=batch_size, lr=lr,

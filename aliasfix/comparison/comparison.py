@@ -103,8 +103,8 @@ def compare(
         views = Views(images, a, size, margin)
         wanted = choose(a, b, views, setting, names, metrics, corruptions)
         plan, followed = _sites(a, b, views, wanted, notes)
-        first = observe(a, views, wanted, setting, plan=plan, layers=followed)
-        second = observe(b, views, wanted, setting, plan=plan, layers=followed, reference=first)
+        first = observe(a, views, wanted, setting, called=names[0], plan=plan, layers=followed)
+        second = observe(b, views, wanted, setting, called=names[1], plan=plan, layers=followed, reference=first)
     return put_together(
         names, views, wanted, first, second, setting, plan, notes, confidence=confidence, resamples=resamples
     )

@@ -183,7 +183,9 @@ def compare_filters(
         found: dict[str, Observation] = {}
         pairs: dict[str, Comparison] = {}
         for name, network in networks.items():
-            found[name] = observe(network, views, light, setting, layers=followed, reference=found.get(ORIGINAL))
+            found[name] = observe(
+                network, views, light, setting, called=name, layers=followed, reference=found.get(ORIGINAL)
+            )
             pairs[name] = put_together((ORIGINAL, name), views, light, found[ORIGINAL], found[name], setting, None, ())
         seconds = latencies(list(networks.values()), few)
         rows = [
@@ -195,7 +197,7 @@ def compare_filters(
         shown = detail or taken
         for name in (ORIGINAL, shown):
             observe(
-                networks[name], views, rest, setting,
+                networks[name], views, rest, setting, called=name,
                 plan=plans[shown], layers=followed, reference=found.get(ORIGINAL) if name != ORIGINAL else None,
                 found=found[name],
             )  # fmt: skip

@@ -18,6 +18,7 @@ from aliasfix.measure.metric import Metric, metrics
 from aliasfix.measure.running import Output, Runner, running
 from aliasfix.measure.subject import Pass, Setting, Subject
 from aliasfix.planning.plan import Plan
+from aliasfix.text.progress import Work
 from aliasfix.text.wording import one_line
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ def observe(
     wanted: Sequence[str],
     setting: Setting,
     *,
+    called: str = "the network",
     plan: Plan | None = None,
     layers: Sequence[str] = (),
     reference: Observation | None = None,
@@ -85,6 +87,7 @@ def observe(
         views: its images.
         wanted: names of metrics.
         setting: how much to measure.
+        called: what it is called while it is measured.
         plan: has the sampling sites that aliasing is measured at.
         layers: names of the modules whose features are followed.
         reference: the measurements of the first network; the second is compared with its classes.
@@ -92,11 +95,14 @@ def observe(
     """
     found = found or Observation(kernels=filter_variation(model))
     subject = Subject(model, views, setting, plan, layers, found.passes, reference.passes if reference else None)
-    for name in wanted:
-        try:
-            found.values[name] = _values(metrics()[name], subject)
-        except Exception as error:
-            found.failed[name] = why(error)
+    with Work(called, len(wanted), "measure") as work:
+        for name in wanted:
+            work.advance(0, name)
+            try:
+                found.values[name] = _values(metrics()[name], subject)
+            except Exception as error:
+                found.failed[name] = why(error)
+            work.advance()
     return found
 
 

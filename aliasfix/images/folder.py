@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -112,7 +112,7 @@ class ImageFolder:
         for note in told(Seen(tuple(skipped)), self.files, self.root, self.unreadable):
             warnings.warn(note, stacklevel=2)
 
-    def checked(self, see: Callable[[Path], object] = lambda path: None) -> list[str]:
+    def checked(self) -> list[str]:
         """Look into every file once, instead of on every pass, and leave out those that cannot be read.
 
         Returns:
@@ -121,7 +121,7 @@ class ImageFolder:
         Raises:
             AliasfixError: no image can be read, or some cannot and are not skipped.
         """
-        seen = look(self.files, see)
+        seen = look(self.files)
         notes = told(seen, self.files, self.root, self.unreadable)
         bad = set(seen.unreadable)
         self.files = [path for path in self.files if path not in bad]

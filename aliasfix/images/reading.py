@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from aliasfix.errors import AliasfixError
+from aliasfix.text.progress import Work
 from aliasfix.text.wording import listing, printable
 
 SUFFIXES = {
@@ -73,17 +74,12 @@ class Seen:
     """Of several frames or pages."""
 
 
-def look(files: Sequence[Path], see: Callable[[Path], object] = lambda path: None) -> Seen:
-    """Look into files before the work. A JPEG is decoded at an eighth of its size, which is enough.
-
-    Args:
-        files: the images.
-        see: told of every file that was looked into.
-    """
+def look(files: Sequence[Path]) -> Seen:
+    """Look into files before the work. A JPEG is decoded at an eighth of its size, which is enough."""
     unreadable, animated = [], []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Work("looking at the images", len(files)) as work:
         for path, frames in zip(files, pool.map(_frames, files), strict=True):
-            see(path)
+            work.advance()
             if not frames:
                 unreadable.append(path)
             elif frames > 1:
