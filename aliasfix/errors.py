@@ -16,3 +16,7 @@ class NoEffectWarning(UserWarning):
 
 class LatticeWarning(UserWarning):
     """An even filter moved one branch of a merge by half a sample relative to the other."""
+
+
+class DoubtWarning(UserWarning):
+    """A network seems not to see images as it was trained to: nothing can be concluded from what it says of them."""

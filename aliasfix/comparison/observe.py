@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from aliasfix.errors import AliasfixError
 from aliasfix.images.views import Views
 from aliasfix.measure import filter_variation
+from aliasfix.measure.doubt import doubt_of
 from aliasfix.measure.metric import Metric, metrics
 from aliasfix.measure.running import Output, Runner, running
 from aliasfix.measure.subject import Pass, Setting, Subject
 from aliasfix.planning.plan import Plan
-from aliasfix.text.progress import Work
+from aliasfix.text.progress import Work, tell
 from aliasfix.text.wording import one_line
 
 T = TypeVar("T")
@@ -103,6 +104,19 @@ def observe(
             except Exception as error:
                 found.failed[name] = why(error)
             work.advance()
+    return found
+
+
+def doubts(model: nn.Module, views: Views, wanted: Sequence[str], setting: Setting, called: str) -> str | None:
+    """Why nothing can be concluded from what the first network says of the images; None for no classifier."""
+    if not any("logits" in metrics()[name].needs for name in wanted):
+        return None
+    try:
+        found = doubt_of(model, views, called, setting.output, setting.batch_size)
+    except Exception:  # the measures say why
+        return None
+    if found is not None:
+        tell(f"warning: {found}")
     return found
 
 

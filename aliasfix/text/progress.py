@@ -72,7 +72,8 @@ _works: list[Work] = []
 
 def now() -> str:
     """What is going on, the outermost piece first."""
-    return ": ".join(work.text for work in list(_works))
+    works = list(_works)
+    return ": ".join(work.text for work in works if work is works[0] or work.done or work.detail)
 
 
 def tell(message: object) -> None:

@@ -122,7 +122,18 @@ def run(*arguments: object) -> Result:
 
 
 COMMANDS = {
-    "convert": ("convert", "odd_nets:net", "--checkpoint", "net.pth", "--calibrate", "my photos", "-o", "out.pth"),
+    "convert": (
+        "convert",
+        "odd_nets:net",
+        "--checkpoint",
+        "net.pth",
+        "--calibrate",
+        "my photos",
+        "--size",
+        32,
+        "-o",
+        "out.pth",
+    ),
     "compare": (
         *("compare", "odd_nets:net", "odd_nets:net", "--checkpoint", "net.pth", "--images", "my photos"),
         *("--input-size", "3,16,16", "--passes", 1, "--reach", 1),

@@ -20,7 +20,6 @@ from ...text.wording import listing, one_line
 from ..checkpoint import Checkpoint, State, unwrapped
 from .format import Format
 
-
 _PROGRAMS = {  # a file that only such a zip file has
     "archive_format": "torch.export",
     "serialized_exported_program.json": "torch.export",  # of torch before 2.8
