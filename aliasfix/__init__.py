@@ -5,13 +5,14 @@ from .calibration import Calibration, calibrate
 from .checks.laws import Verification, verify
 from .comparison import Comparison, FilterSweep, compare, compare_filters
 from .conversion import convert, inspect, report, revert
-from .errors import AliasfixError, LatticeWarning, NoEffectWarning
+from .errors import AliasfixError, DoubtWarning, LatticeWarning, NoEffectWarning
 from .files import registration
 from .files.converting import ConvertedFile, convert_file
 from .files.exporting import export
 from .files.hub import push_to_hub
 from .files.store import load, save
 from .finetuning import Finetuning, finetune
+from .images.preprocessing import Preprocessing
 from .planning.plan import Plan, Step
 from .recipe import Recipe
 from .version import __version__ as __version__
@@ -23,11 +24,13 @@ __all__ = [
     "Calibration",
     "Comparison",
     "ConvertedFile",
+    "DoubtWarning",
     "FilterSweep",
     "Finetuning",
     "LatticeWarning",
     "NoEffectWarning",
     "Plan",
+    "Preprocessing",
     "Recipe",
     "Step",
     "Verification",

@@ -39,3 +39,7 @@ class NoEffectWarning(UserWarning):
 
 class LatticeWarning(UserWarning):
     """An even filter shifts a branch by half a sample relative to another branch that it meets."""
+
+
+class DoubtWarning(UserWarning):
+    """A network seems not to see images as it was trained to: nothing can be concluded from what it says of them."""

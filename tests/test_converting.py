@@ -58,6 +58,7 @@ def test_a_file_is_streamed_where_it_is_asked_for(mine: Path, tmp_path: Path, mo
     assert aliasfix.report(aliasfix.load(out)).steps == done.plan.steps
 
 
+@pytest.mark.filterwarnings("ignore::aliasfix.DoubtWarning")  # of a network with random weights
 def test_the_weights_are_calibrated_on_images(mine: Path, tmp_path: Path) -> None:
     images = torch.rand(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     done = aliasfix.convert_file(mine, tmp_path / "out.pth", **NET, images=images)

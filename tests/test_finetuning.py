@@ -22,6 +22,8 @@ from aliasfix.finetuning.losses import Objective, consistency, distillation, shi
 from . import drawing
 from .finetuning import OPTIONS, net, outcome, photographs
 
+pytestmark = pytest.mark.filterwarnings("ignore::aliasfix.DoubtWarning")  # of networks with random weights
+
 ROOT = Path(__file__).parents[1]
 
 

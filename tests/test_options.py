@@ -1,4 +1,4 @@
-"""The options of a conversion are those of `Recipe`, wherever they are given."""
+"""The options of a conversion are those of `Recipe`, those of images of `Preprocessing`, wherever they are given."""
 
 import dataclasses
 import inspect
@@ -11,7 +11,7 @@ import typer
 from torch import nn
 
 import aliasfix
-from aliasfix import AliasfixError, Recipe
+from aliasfix import AliasfixError, Preprocessing, Recipe
 from aliasfix.cli import app
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
@@ -88,3 +88,25 @@ def test_the_commands_have_the_fields_with_their_defaults_and_texts(command: str
         assert option.default == field.default
         assert option.help == field.metadata["help"]
         assert option.metavar == ("|".join(field.metadata.get("choices", ())) or field.metadata.get("metavar"))
+
+
+IMAGES = {field.name: field for field in dataclasses.fields(Preprocessing) if "help" in field.metadata}
+
+
+def test_the_docstring_of_preprocessing_explains_its_fields() -> None:
+    assert {field.name for field in dataclasses.fields(Preprocessing)} == described(Preprocessing)
+
+
+@pytest.mark.parametrize("command", ["convert", "compare", "finetune"])
+def test_the_commands_that_read_images_take_one_preprocessing(command: str) -> None:
+    given = {option.name: option for option in typer.main.get_command(app).commands[command].params}
+    assert set(IMAGES) == {"size", "resize", "crop_pct", "mean", "std", "interpolation", "unreadable"}
+    for name, field in IMAGES.items():
+        assert given[name].opts == [f"--{name.replace('_', '-')}"]
+        assert given[name].default is None
+        assert given[name].help == field.metadata["help"]
+
+
+@pytest.mark.parametrize("function", ["compare", "compare_filters", "calibrate", "finetune", "convert_file"])
+def test_the_functions_that_read_images_take_one_too(function: str) -> None:
+    assert inspect.signature(getattr(aliasfix, function)).parameters["preprocessing"].default is None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from aliasfix import surgery
@@ -15,11 +18,14 @@ from aliasfix.calibration.judge import Judge, errors
 from aliasfix.calibration.passes import Correction, correct, once
 from aliasfix.calibration.result import Calibration, Scores, Site
 from aliasfix.conversion import is_calibrated, unblurred
-from aliasfix.errors import AliasfixError, explaining
+from aliasfix.errors import AliasfixError, DoubtWarning, explaining
 from aliasfix.files.record import digest_of_weights
 from aliasfix.images.inputs import Images
+from aliasfix.images.known import Given, remember, said
+from aliasfix.measure.doubt import doubt
 from aliasfix.measure.running import Output, running
 from aliasfix.running import where
+from aliasfix.text.progress import Work
 
 METHODS = ("statistics", "least-squares", "both", "every-layer")
 
@@ -31,6 +37,7 @@ def calibrate(
     method: str = "auto",
     *,
     size: int | None = None,
+    preprocessing: Given = None,
     batch_size: int = 64,
     output: Output = None,
 ) -> Calibration:
@@ -49,6 +56,7 @@ def calibrate(
         method: ``statistics``, ``least-squares``, ``both``, ``every-layer``; ``auto`` takes what agrees best with the
             original on the images held out, and leaves the model as it is where nothing is better than that.
         size: side of the network's input, see `aliasfix.compare`.
+        preprocessing: how a folder's images are prepared, see `aliasfix.compare`; `aliasfix.save` keeps it.
         batch_size: most images in a network at a time, which bounds the memory.
         output: where the logits (or another tensor) are in what the networks return: a key, an index, a function.
 
@@ -59,6 +67,9 @@ def calibrate(
         AliasfixError: the model is not a converted one, or was calibrated before and its original is not given; fewer
             than eight images, or images that the network does not take or that are not finite. The model is left as
             it was, also when the calibration is interrupted.
+
+    Warns:
+        DoubtWarning: the original gives nearly all images one class, or is no better than chance at their labels.
 
     >>> import aliasfix, torch
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 3), nn.Flatten()).eval()
@@ -76,7 +87,7 @@ def calibrate(
     if original is None:
         original = reference(model)
     _check_original(original, model)
-    given = split(images, model, size, batch_size)
+    given = split(images, model, size, batch_size, preprocessing)
     state = copy.deepcopy(model.state_dict())
     # calibrated once more, the original's weights are still those from before the first time
     weights = plan.calibration["before"] if plan.calibration is not None else digest_of_weights(state)
@@ -89,6 +100,8 @@ def calibrate(
     if found.method != "none":
         done = {"method": found.method, "images": found.images, "agreement": found.after.agreement, "before": weights}
         surgery.note_calibration(model, done)
+    if isinstance(images, str | Path):
+        remember(model, said(preprocessing, size), "as given")
     return found
 
 
@@ -111,6 +124,7 @@ def _best(
     example = given.fit[0][:2].to(where(model, given.fit[0]))
     for network, name in ((original, "the original"), (model, "the model")):
         _runs(network, name, example)
+    doubted = _doubt(original, given, output)
     judge = Judge(original, given.views, output)
     scores: dict[str, Scores] = {"original": judge.original, "before": judge(model)}
     with running(original, None, "calibration"):
@@ -119,22 +133,40 @@ def _best(
     layers = [path for path in paths if path in fed and isinstance(model.get_submodule(path), _FITTED)]
     before = errors(original, model, layers, given.views[0])
     notes, best, state = list(given.notes), "before", start
-    for method in methods:
-        model.load_state_dict(start)
-        corrections = _corrections(model, paths, layers, method, notes)
-        if not corrections:
-            notes.append(f"{method}: no layer that it applies to")
-            continue
-        with running(model, None, "calibration"), running(original, None, "calibration"):
-            correct(original, model, corrections, (batch.to(where(model, batch)) for batch in given.fit))
-        scores[method] = judge(model)
-        if asked != "auto" or scores[method].rank > scores[best].rank:
-            best, state = method, copy.deepcopy(model.state_dict())
+    with Work("calibrating", len(methods), "method") as work:
+        for method in methods:
+            work.advance(0, method)
+            model.load_state_dict(start)
+            corrections = _corrections(model, paths, layers, method, notes)
+            if corrections:
+                with running(model, None, "calibration"), running(original, None, "calibration"):
+                    correct(original, model, corrections, (batch.to(where(model, batch)) for batch in given.fit))
+                scores[method] = judge(model)
+                if asked != "auto" or scores[method].rank > scores[best].rank:
+                    best, state = method, copy.deepcopy(model.state_dict())
+            else:
+                notes.append(f"{method}: no layer that it applies to")
+            work.advance()
     model.load_state_dict(state)
     after = errors(original, model, layers, given.views[0])
     sites = tuple(Site(path, before[path], after[path]) for path in layers)
     name = "none" if best == "before" else best
-    return Calibration(name, given.images, given.held_out, scores, sites, tuple(dict.fromkeys(notes))), state
+    notes = list(dict.fromkeys(notes))
+    return Calibration(name, given.images, given.held_out, scores, sites, tuple(notes), doubted), state
+
+
+def _doubt(original: nn.Module, given: Split, output: Output) -> str | None:
+    """Why agreement with the original says nothing on these images; None where it does, or there are no classes."""
+    with running(original, output, "classes") as run:
+        found = [run(run.place(batch)).cpu() for batch in (*given.fit, *given.views[0])]
+    if found[0].ndim != 2:
+        return None
+    logits = torch.cat(found)
+    labels = given.labels if given.labels is not None and int(given.labels.max()) < logits.shape[1] else None
+    text = doubt("the original", logits.argmax(1), labels, logits.shape[1], given.prepared)
+    if text is not None:
+        warnings.warn(text, DoubtWarning, stacklevel=2)
+    return text
 
 
 _FITTED = (nn.modules.conv._ConvNd, nn.Linear)

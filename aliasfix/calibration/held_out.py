@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images
+from aliasfix.images.known import Given
 from aliasfix.images.views import Views
 
 FEWEST, MOST = 8, 256
@@ -25,6 +27,8 @@ class Split:
         views: the centres of the images held out, and the same moved by some pixels.
         images, held_out: how many.
         notes: for the reader.
+        labels: of those of ``fit``, then of those held out; None without.
+        prepared: how the images of a folder were prepared, in words.
     """
 
     fit: list[Tensor]
@@ -32,9 +36,18 @@ class Split:
     images: int
     held_out: int
     notes: tuple[str, ...]
+    labels: Tensor | None = None
+    prepared: str | None = None
 
 
-def split(images: Images, model: nn.Module, size: int | None, batch_size: int, seed: int = 0) -> Split:
+def split(
+    images: Images,
+    model: nn.Module,
+    size: int | None,
+    batch_size: int,
+    preprocessing: Given = None,
+    seed: int = 0,
+) -> Split:
     """Hold every fourth image out.
 
     Raises:
@@ -43,8 +56,10 @@ def split(images: Images, model: nn.Module, size: int | None, batch_size: int, s
     """
     if batch_size < 2:
         raise AliasfixError(f"batch_size must be 2 or more, not {batch_size}")
-    views = Views(images, model, size)
-    whole = [item[0] if isinstance(item, tuple) else item for _, item in zip(range(MOST), views, strict=False)]
+    views = Views(images, model, size, preprocessing=preprocessing, most=MOST)
+    items = list(itertools.islice(views, MOST))
+    whole = [item[0] if isinstance(item, tuple) else item for item in items]
+    labels = torch.tensor([item[1] for item in items]) if views.labelled else None
     if len(whole) < FEWEST:
         raise AliasfixError(f"{len(whole)} images are too few to calibrate on: give {FEWEST} or more, better 64 to 256")
     for number, image in enumerate(whole):
@@ -55,7 +70,8 @@ def split(images: Images, model: nn.Module, size: int | None, batch_size: int, s
     random = torch.Generator().manual_seed(seed)
     centre = [views.margin // 2] * 2
     out = whole[_EVERY - 1 :: _EVERY]
-    fit = [image for number, image in enumerate(whole) if number % _EVERY != _EVERY - 1]
+    order = sorted(range(len(whole)), key=lambda number: number % _EVERY == _EVERY - 1)
+    fit = [whole[number] for number in order[: len(whole) - len(out)]]
     moved = [_moved(centre, views.margin, random) for _ in out]
     return Split(
         _batches([_view(image, centre, views.size) for image in fit], batch_size),
@@ -66,6 +82,8 @@ def split(images: Images, model: nn.Module, size: int | None, batch_size: int, s
         len(fit),
         len(out),
         tuple(views.notes),
+        None if labels is None else labels[order],
+        None if views.prepared is None else str(views.prepared),
     )
 
 

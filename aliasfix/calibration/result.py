@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aliasfix.text.printing import Tabular
+from aliasfix.text.printing import Tabular, plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table  # otherwise only where a table is made: ``import aliasfix`` is quick
@@ -58,6 +58,7 @@ class Calibration(Tabular):
         scores: of the original, of the model before, and after each method that was tried.
         sites: how far the layers behind the blurs are from the original, before and after.
         notes: for the reader.
+        doubt: why agreement with the original says nothing here, as where it gives all images one class.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Calibration(Tabular):
     scores: Mapping[str, Scores]
     sites: tuple[Site, ...]
     notes: tuple[str, ...] = ()
+    doubt: str | None = None
 
     @property
     def before(self) -> Scores:
@@ -93,9 +95,7 @@ class Calibration(Tabular):
         return json.dumps(self.as_dict())
 
     def __rich__(self) -> Table:
-        from rich.table import Table
-
-        table = Table(caption="\n".join([self.summary, *self.notes]), caption_justify="left", box=None, pad_edge=False)
+        table = plain_table("\n".join([self.summary, *self.notes]), self.doubt)
         table.add_column("network, or layer behind a blur", overflow="fold")
         for column in ("agreement", "consistency", "error"):
             table.add_column(column, justify="right")

@@ -11,6 +11,7 @@ from ..comparison import compare as compare_models
 from ..comparison import compare_filters as sweep_filters
 from ..comparison.filter_sweep import NothingToConvertError
 from ..files import opening
+from ..images.preprocessing import Preprocessing
 from ..recipe import Recipe
 from ..text.wording import one_line
 from . import console, options, targets
@@ -18,6 +19,7 @@ from . import console, options, targets
 
 @console.one_line_errors
 @options.recipe_options(without="filter")
+@options.preprocessing_options
 def compare(
     target: Annotated[str, typer.Argument(metavar="A", show_default=False)],
     images: options.Images,
@@ -29,6 +31,7 @@ def compare(
     arg: options.Arg = None,
     *,
     recipe: Recipe,
+    preprocessing: Preprocessing,
     random_weights: options.RandomWeights = False,
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
@@ -45,13 +48,15 @@ def compare(
 
     A and B are models, or files that aliasfix converted; --checkpoint and --arg are those of the models. With
     --filters there is no B: A is converted with each filter, and the command says which one it would take and
-    why; --padding to --memory-budget are those of the conversions.
+    why; --padding to --memory-budget are those of the conversions. --size to --interpolation say how images are
+    prepared, where neither a file nor A's configuration does, or not as A was trained.
 
     \b
     aliasfix compare resnet18 out.pth --checkpoint mine.pth --images photos --html out.html
     aliasfix compare timm:resnet18 timm:resnet34 --images photos --json
     aliasfix compare resnet18 --checkpoint mine.pth --filters rect2,tri3,bin4,bin5 --images photos
     aliasfix compare mypackage.nets:make_net out.pth --images photos --output logits --figures figures
+    aliasfix compare resnet18 out.pth --checkpoint mine.pth --images photos --size 48 --mean 0.5 --std 0.5
     """
     if (other is None) == (filters is None):
         console.fail("give a second model, or --filters to compare on one", 2)
@@ -63,7 +68,8 @@ def compare(
     if html is not None:
         page.check_page(html)
     more: dict[str, Any] = {
-        "size": None if example is None else example.shape[-1],
+        "size": preprocessing.size or (None if example is None else example.shape[-1]),
+        "preprocessing": preprocessing,
         "passes": passes,
         "reach": reach,
         "corruptions": corruptions,
@@ -79,7 +85,7 @@ def compare(
         for one, beside in pair
     ]
     sweep: FilterSweep | None = None
-    with console.working("measuring", spin=False):
+    with console.working("measuring"):
         if other is not None:
             result = compare_models(found[0], found[1], str(images), names=_called(target, other), **more)
         else:

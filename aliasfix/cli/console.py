@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,9 +14,11 @@ from rich.console import Console
 
 from ..errors import AliasfixError, NoEffectWarning
 from ..planning.plan import Plan
+from ..text.progress import reporting, say
 from ..text.wording import printable
 
 Arguments = ParamSpec("Arguments")
+_is_another = os.environ.get("RANK", "0") != "0"  # process of a run on several, of which the first speaks
 
 
 def fail(message: object, code: int = 1) -> NoReturn:
@@ -26,7 +29,7 @@ def fail(message: object, code: int = 1) -> NoReturn:
 
 def note(message: object) -> None:
     """Tell the user something that is no result."""
-    print(f"aliasfix: {printable(str(message))}", file=sys.stderr)
+    say(message)
 
 
 def one_line_errors(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -43,18 +46,22 @@ def one_line_errors(command: Callable[Arguments, None]) -> Callable[Arguments, N
 
 
 @contextlib.contextmanager
-def working(doing: str, spin: bool = True) -> Iterator[None]:
-    """Show on a terminal that something is going on, and keep stdout for the result whatever a library prints.
+def working(doing: str, quiet: bool = False) -> Iterator[None]:
+    """Show that something is going on and how far it is, and keep stdout for the result whatever a library prints.
 
-    Without ``spin`` what is done shows its own progress.
+    Warnings are told as they come, each once.
     """
-    console = Console(stderr=True)
-    status = console.status(f"{doing} …") if spin and console.is_terminal else contextlib.nullcontext()
-    with contextlib.redirect_stdout(sys.stderr), status, warnings.catch_warnings(record=True) as caught:
+    told = set()
+
+    def tell(message: Warning | str, category: type[Warning], *where: object) -> None:
+        if not issubclass(category, NoEffectWarning) and str(message) not in told:
+            told.add(str(message))
+            note(f"warning: {message}")
+
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(), reporting(doing, quiet or _is_another):
         warnings.simplefilter("always")
+        warnings.showwarning = tell  # type: ignore[assignment]
         yield
-    for text in dict.fromkeys(str(w.message) for w in caught if not issubclass(w.category, NoEffectWarning)):
-        note(f"warning: {text}")
 
 
 def print_json(value: Any) -> None:

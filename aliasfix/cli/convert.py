@@ -10,6 +10,7 @@ from ..errors import AliasfixError
 from ..files import batch, directory, formats, opening
 from ..files.converting import ConvertedFile, convert_file
 from ..files.formats import pytorch
+from ..images.preprocessing import Preprocessing
 from ..recipe import Recipe
 from ..text.wording import one_line
 from . import console, options, targets
@@ -17,6 +18,7 @@ from . import console, options, targets
 
 @console.one_line_errors
 @options.recipe_options()
+@options.preprocessing_options
 def convert(
     target: Annotated[str, typer.Argument(metavar="MODEL", show_default=False)],
     output: options.Output,
@@ -24,6 +26,7 @@ def convert(
     arg: options.Arg = None,
     *,
     recipe: Recipe,
+    preprocessing: Preprocessing,
     random_weights: options.RandomWeights = False,
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
@@ -37,7 +40,8 @@ def convert(
     A conversion changes no weight: the output keeps keys, tensors and everything that a trainer put beside
     them (of a checkpoint with averaged weights, those are the ones that are loaded). A raw conversion must be
     calibrated or fine-tuned before use. With --calibrate the weights are adapted to the blurs on your images,
-    and written alone. Of many checkpoints, those that fail are listed at the end.
+    and written alone. --size to --interpolation say how the images are prepared, where neither the checkpoint nor
+    the model's configuration does; the file keeps it. Of many checkpoints, those that fail are listed at the end.
 
     \b
     aliasfix convert timm:resnet50.a1_in1k -o resnet50.safetensors
@@ -48,6 +52,7 @@ def convert(
     aliasfix convert downloads/hf-resnet/ -o converted.safetensors        # one that transformers wrote
     aliasfix convert timm:resnet50 --checkpoint runs/ -o converted-runs/  # all that are in runs/
     aliasfix convert timm:resnet50.a1_in1k --calibrate photos/ -o calibrated.safetensors
+    aliasfix convert resnet18 --checkpoint mine.pth --calibrate photos/ --size 48 --mean 0.5 --std 0.5 -o out.pth
     aliasfix convert mypackage.nets:make_net --checkpoint net.pt --filter bin5 --padding zero -o net-aliasfix.pt
     """
     args, example = options.arguments(arg), options.example(input_size)
@@ -63,11 +68,11 @@ def convert(
     results, failures = [], {}
     for task in tasks:
         try:
-            with console.working(f"converting {source}", spin=calibrate is None):
+            with console.working(f"converting {source}", quiet):
                 result = convert_file(
                     task.given, task.output, base=source, base_args=args, recipe=recipe, example_input=example,
-                    images=calibrate, stream=stream, pretrained=not random_weights, trust=trust_pickle,
-                    parents=task.output != output,
+                    images=calibrate, preprocessing=preprocessing, stream=stream, pretrained=not random_weights,
+                    trust=trust_pickle, parents=task.output != output,
                 )  # fmt: skip
         except Exception as error:  # one file of many; the others are converted
             if len(tasks) == 1:

@@ -44,7 +44,7 @@ def demo(
     print()
     console.print_table(laws)
     print(f"\nsaved: {output}; aliasfix.load opens it{'' if shown.base else ', given the network'}\n")
-    with console.working("measuring", spin=False):
+    with console.working("measuring"):
         sweep = compare_filters(shown.network, FILTERS, shown.images, detail=FILTER, **shown.setting)
     show(sweep.comparison, sweep, html, None, False)
     if not laws.ok:

@@ -61,7 +61,7 @@ def export(
     if report(model) is None:
         console.note(f"nothing to convert in {target}: nothing is written")
         raise typer.Exit(3)
-    with console.working(f"exporting to {output}"):
+    with console.working(f"exporting to {output}", quiet):
         difference = exporting.export(model, output, example_input=example, dynamic=opened)
     if difference is None:
         console.note(f"{output} was not run: onnxruntime is not installed")

@@ -10,6 +10,7 @@ from torch import nn
 from ..conversion import convert, report
 from ..files import opening
 from ..finetuning import finetune as finetune_model
+from ..images.preprocessing import Preprocessing
 from ..recipe import Recipe
 from . import console, options, targets
 
@@ -45,7 +46,6 @@ Precision = Annotated[
 BatchStatistics = Annotated[
     bool, typer.Option("--batch-statistics", help="Let BatchNorm use and update the batch's statistics.")
 ]
-Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Of the images; the model's own by default.")]
 Augment = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="An option of timm's augmentation, as hflip=0. Repeatable."),
@@ -59,6 +59,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in D
 
 @console.one_line_errors
 @options.recipe_options()
+@options.preprocessing_options
 def finetune(
     target: Model,
     images: options.Images,
@@ -67,6 +68,7 @@ def finetune(
     arg: options.Arg = None,
     *,
     recipe: Recipe,
+    preprocessing: Preprocessing,
     original: Original = None,
     validation: Held = None,
     distillation: Distillation = None,
@@ -82,7 +84,6 @@ def finetune(
     ema: Ema = None,
     mixed_precision: Precision = None,
     batch_statistics: BatchStatistics = False,
-    size: Size = None,
     augment: Augment = None,
     workers: Workers = 0,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
@@ -111,12 +112,12 @@ def finetune(
     if report(model) is None:
         console.fail(f"nothing to convert in {target}", 3)
     teacher = None if original is None else _original(original, model, args, trust_pickle)
-    with console.working("fine-tuning", spin=False):
+    with console.working("fine-tuning"):
         found = finetune_model(
             model, images, output, original=teacher, validation=_held(validation), distillation=distillation,
             temperature=temperature, consistency=consistency, epochs=epochs, batch_size=batch_size, lr=lr,
             optimizer=optimizer, weight_decay=weight_decay, schedule=schedule, warmup_epochs=warmup_epochs, ema=ema,
-            mixed_precision=mixed_precision, batch_statistics=batch_statistics, size=size,
+            mixed_precision=mixed_precision, batch_statistics=batch_statistics, preprocessing=preprocessing,
             augmentation=options.arguments(augment), workers=workers, seed=seed, save_every=save_every, resume=resume,
         )  # fmt: skip
     from accelerate import PartialState
@@ -127,7 +128,7 @@ def finetune(
             console.print_json(json.loads(found.to_json()))
         else:
             console.print_table(found)
-            print(f"{found.path}: the weights of epoch {found.best.epoch}")
+            print(f"{found.path}: {found.kept}")
     process.destroy_process_group()
 
 

@@ -86,6 +86,11 @@ def _print_record(record: Record) -> None:
     _say(f"{base}{given}, converted by aliasfix {record.version} with this recipe:")
     for option, value in json.loads(record.plan.recipe.to_json()).items():
         _say(f"  {option:8} {'-' if value is None else value}")
+    if record.images is not None:
+        values = {
+            name: " ".join(map(str, v)) if isinstance(v, list) else v for name, v in record.images.to_dict().items()
+        }
+        _say(f"Images: {', '.join(f'{name} {value}' for name, value in values.items())}")
     if (calibration := record.plan.calibration) is not None:
         _say(f"Calibrated by {calibration['method']} on {calibration['images']} images.")
 

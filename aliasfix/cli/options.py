@@ -13,6 +13,7 @@ import torch
 import typer
 
 from ..errors import AliasfixError
+from ..images.preprocessing import Preprocessing
 from ..recipe import Recipe
 from . import console
 
@@ -22,8 +23,11 @@ _KINDS: Mapping[Any, Any] = {
     str | Sequence[float]: str,
     Sequence[str] | None: Repeated,
     float | None: float | None,
+    int | None: int | None,
+    str | None: str | None,
+    float | Sequence[float] | None: str | None,
 }
-"""What the command line takes for each type of the recipe's fields."""
+"""What the command line takes for each type of a field."""
 Arg = Annotated[
     Repeated,
     typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory, as num_classes=10. Repeatable."),
@@ -104,39 +108,69 @@ Seed = Annotated[int, typer.Option(help="Of the shifts that are drawn, and of th
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where the models run, such as cuda.")]
 
 
-def recipe_options(without: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command every option of a `Recipe`, but for one, in the place of its parameter ``recipe``."""
-    options = [_parameter(option) for option in dataclasses.fields(Recipe) if option.name != without]
+Command = Callable[..., None]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+
+def recipe_options(without: str = "") -> Callable[[Command], Command]:
+    """Give a command every option of a `Recipe`, but for one, in the place of its parameter ``recipe``."""
+    return _options(Recipe, "recipe", recipe, without)
+
+
+def preprocessing_options(command: Command) -> Command:
+    """Give a command every option of a `Preprocessing` in the place of its parameter ``preprocessing``."""
+    return _options(Preprocessing, "preprocessing", preprocessing)(command)
+
+
+def _options(
+    kind: type[Any], place: str, make: Callable[[Mapping[str, Any]], Any], without: str = ""
+) -> Callable[[Command], Command]:
+    """Give a command an option for each field that has a help text, in the place of a parameter."""
+    fields = [one for one in dataclasses.fields(kind) if one.name != without and "help" in one.metadata]
+    hints = get_type_hints(kind)
+    options = [_parameter(one, hints[one.name]) for one in fields]
+
+    def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def with_recipe(**given: Any) -> None:
-            chosen = recipe({option.name: given.pop(option.name) for option in options})
-            command(**given, recipe=chosen)
+        def wrapped(**given: Any) -> None:
+            chosen = make({option.name: given.pop(option.name) for option in options})
+            command(**given, **{place: chosen})
 
         own = inspect.signature(command)
         parameters = list(own.parameters.values())
-        place = parameters.index(own.parameters["recipe"])
-        parameters[place : place + 1] = options
-        wrapped: Any = with_recipe
-        wrapped.__signature__ = own.replace(parameters=parameters)
-        return with_recipe
+        index = parameters.index(own.parameters[place])
+        parameters[index : index + 1] = options
+        wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return wrapped
 
     return decorate
 
 
-def _parameter(option: "dataclasses.Field[Any]") -> inspect.Parameter:
-    """A field of the recipe as an option that typer reads."""
+def _parameter(option: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
+    """A field as an option that typer reads."""
     metavar = "|".join(option.metadata.get("choices", ())) or option.metadata.get("metavar")
     shown = typer.Option(option.default, metavar=metavar, help=option.metadata["help"])
-    kind = _KINDS[get_type_hints(Recipe)[option.name]]
-    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=shown, annotation=kind)
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=shown, annotation=_KINDS[hint])
 
 
 def recipe(given: Mapping[str, Any]) -> Recipe:
     """The recipe of the options given; a mistake in them ends the command."""
     try:
         return Recipe(**given)
+    except AliasfixError as error:
+        console.fail(error, 2)
+
+
+def preprocessing(given: Mapping[str, Any]) -> Preprocessing:
+    """How images are prepared by the options given; a mistake in them ends the command."""
+    said = dict(given)
+    for name in ("mean", "std"):
+        if said[name] is not None:
+            try:
+                said[name] = [float(part) for part in said[name].split(",")]
+            except ValueError:
+                console.fail(f"--{name} {said[name]}: write it as numbers with commas, such as 0.485,0.456,0.406", 2)
+    try:
+        return Preprocessing(**said)
     except AliasfixError as error:
         console.fail(error, 2)
 

@@ -26,7 +26,7 @@ def revert(
     aliasfix revert converted.safetensors -o plain.safetensors
     aliasfix revert converted/ -o plain.pth
     """
-    with console.working(f"reading {path}"):
+    with console.working(f"reading {path}", quiet):
         file = opening.read_weights(path, trust_pickle)
     if file.record is None:
         raise AliasfixError(f"{path} was not converted by aliasfix: there is nothing to revert")
@@ -34,7 +34,7 @@ def revert(
         raise AliasfixError(
             f"{path} was calibrated, which changed its weights: the original's are in what it was converted from"
         )
-    with console.working(f"writing {output}"):
+    with console.working(f"writing {output}", quiet):
         saving.write_checkpoint(output, file, None)
     if not quiet:
         base = file.record.base

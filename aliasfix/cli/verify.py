@@ -31,9 +31,9 @@ def verify(
     args, example = options.arguments(arg), options.example(input_size)
     if args and model is None:
         console.fail("--arg are the arguments of --model: give that, too", 2)
-    with console.working(f"loading {path}"):
+    with console.working(f"loading {path}", quiet):
         loaded = opening.open_converted(opening.read_weights(path), model, args)
-    with console.working("checking the laws"):
+    with console.working("checking the laws", quiet):
         checked = verify_model(loaded, example_input=example)
     if as_json:
         console.print_json(json.loads(checked.to_json()))

@@ -14,11 +14,12 @@ from torch import nn
 
 from aliasfix.comparison.bootstrap import paired
 from aliasfix.comparison.classes import imagenet_names
-from aliasfix.comparison.observe import Observation, observe, probe
+from aliasfix.comparison.observe import Observation, doubts, observe, probe, why
 from aliasfix.comparison.result import Comparison, Corruptions, Curve, Layer, Measure, Positions
 from aliasfix.comparison.sites import example_of, layers, plan_of
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images
+from aliasfix.images.known import Given
 from aliasfix.images.views import Views, thumbnail
 from aliasfix.measure import CorruptionErrors, Sweep, accuracy_by_position, mean_corruption_error
 from aliasfix.measure.adversary import within_reach
@@ -29,7 +30,6 @@ from aliasfix.measure.metric import metrics as known_metrics
 from aliasfix.measure.running import Output
 from aliasfix.measure.subject import Setting, Subject, along_diagonal
 from aliasfix.planning.plan import Plan
-from aliasfix.text.wording import one_line
 
 CURVES = 8
 T = TypeVar("T")
@@ -45,6 +45,7 @@ def compare(
     corruptions: bool = False,
     size: int | None = None,
     margin: int | None = None,
+    preprocessing: Given = None,
     passes: int = 5,
     diagonal: int = 32,
     reach: int = 2,
@@ -72,9 +73,11 @@ def compare(
         metrics: which measures; by default all that apply, without corruptions.
         corruptions: measure errors under the fifteen corruptions of ImageNet-C at five severities, too: slow, and for
             a folder only. Without labels, an error is another class than the network's own of the clean image.
-        size: side of the networks' input; by default what the first's configuration says, else 224 for a folder and
-            the images' own otherwise.
-        margin: pixels around it that crops are shifted in, 32 for a folder; shifts are circular where it is 0.
+        size: side of the networks' input; by default what is known of the first network, else the images' own.
+        margin: pixels around it that crops are shifted in; by default what a folder's images are cropped by. Shifts are
+            circular where it is 0, which it also is where they are cropped by less than 8.
+        preprocessing: how a folder's images are prepared, an `aliasfix.Preprocessing` or your own transform from a PIL
+            image to a tensor (C, H, W); by default as for the first network, as far as that is known, or the second.
         passes: pairs of shifts for each image (consistency, stability).
         diagonal: most shifts along the diagonal.
         reach: an adversary may shift by this many pixels.
@@ -101,14 +104,16 @@ def compare(
     """
     setting = Setting(passes, diagonal, reach, feature_images, feature_shifts, batch_size, seed, output)
     with noted() as notes:
-        views = Views(images, a, size, margin)
+        views = Views(images, a, size, margin, preprocessing, beside=b)
         wanted = choose(a, b, views, setting, names, metrics, corruptions)
+        doubted = doubts(a, views, wanted, setting, names[0])
         plan, followed = _sites(a, b, views, wanted, notes)
-        first = observe(a, views, wanted, setting, plan=plan, layers=followed)
-        second = observe(b, views, wanted, setting, plan=plan, layers=followed, reference=first)
+        first = observe(a, views, wanted, setting, called=names[0], plan=plan, layers=followed)
+        second = observe(b, views, wanted, setting, called=names[1], plan=plan, layers=followed, reference=first)
     return put_together(
-        names, views, wanted, first, second, setting, plan, notes, confidence=confidence, resamples=resamples
-    )
+        names, views, wanted, first, second, setting, plan, notes,
+        confidence=confidence, resamples=resamples, doubt=doubted,
+    )  # fmt: skip
 
 
 def choose(
@@ -157,7 +162,7 @@ def _sites(
         follow = any("layers" in known_metrics()[name].needs for name in wanted)
         return plan, layers(plan, (a, b), example) if follow else []
     except Exception as error:
-        notes.append(f"no plan: {error if isinstance(error, AliasfixError) else one_line(error)}")
+        notes.append(f"no plan: {why(error)}")
         return None, []
 
 
@@ -173,6 +178,7 @@ def put_together(
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
+    doubt: str | None = None,
 ) -> Comparison:
     """Build a comparison from two observations of the same images."""
     measures = []
@@ -197,7 +203,13 @@ def put_together(
         images=max((m.images for m in measures), default=0),
         labelled=views.labelled,
         setting=_plain(setting)
-        | {"size": views.size, "margin": views.margin, "confidence": confidence, "resamples": resamples},
+        | {
+            "images": str(views.prepared or "as given"),
+            "size": views.size,
+            "margin": views.margin,
+            "confidence": confidence,
+            "resamples": resamples,
+        },
         measures=tuple(measures),
         values={name: (one, second.values[name]) for name, one in first.values.items() if name in second.values},
         passes={run: (one, second.passes[run]) for run, one in first.passes.items() if run in second.passes},
@@ -209,6 +221,7 @@ def put_together(
         kernels=_by_path(first.kernels, second.kernels),
         sites=_by_path(*({path: share.nanmean().item() for path, share in own} for own in sites)) if sites else {},
         plan=plan,
+        doubt=doubt,
         notes=tuple(dict.fromkeys([*views.notes, *notes])),
         versions=versions(),
     )

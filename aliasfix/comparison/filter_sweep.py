@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from aliasfix.comparison.comparison import choose, noted, put_together, versions
 from aliasfix.comparison.cost import latencies, memory
-from aliasfix.comparison.observe import Observation, observe
+from aliasfix.comparison.observe import Observation, doubts, observe
 from aliasfix.comparison.result import Comparison
 from aliasfix.comparison.sites import layers
 from aliasfix.conversion import convert, inspect, report
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images
+from aliasfix.images.known import Given
 from aliasfix.images.views import Views
 from aliasfix.measure.metric import metrics
 from aliasfix.measure.running import Output
 from aliasfix.measure.subject import Setting
 from aliasfix.recipe import Recipe
 from aliasfix.running import where
-from aliasfix.text.printing import Tabular
+from aliasfix.text.printing import Tabular, plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table  # otherwise only where a table is made: ``import aliasfix`` is quick
@@ -73,6 +74,8 @@ class FilterSweep(Tabular):
     @property
     def verdict(self) -> str:
         """Which filter, and why, in one sentence."""
+        if self.comparison.doubt is not None:
+            return self.comparison.verdict
         if all(row.consistency is None for row in (self.original, *self.rows)):
             return f"No filter is shown to be better: {self.comparison['consistency'].failed}."
         return f"Take {self.taken}: {self.why}."
@@ -93,9 +96,7 @@ class FilterSweep(Tabular):
         }
 
     def __rich__(self) -> Table:
-        from rich.table import Table
-
-        table = Table(caption=self.verdict, caption_justify="left", box=None, pad_edge=False)
+        table = plain_table("" if self.comparison.doubt else self.verdict, self.comparison.doubt)
         for header in headers(self):
             table.add_column(header, justify="left" if header == "filter" else "right")
         for row in (self.original, *self.rows):
@@ -132,6 +133,7 @@ def compare_filters(
     corruptions: bool = False,
     size: int | None = None,
     margin: int | None = None,
+    preprocessing: Given = None,
     passes: int = 5,
     diagonal: int = 32,
     reach: int = 2,
@@ -170,10 +172,11 @@ def compare_filters(
         raise AliasfixError("the model is converted already: sweep the filters over aliasfix.revert(model)")
     setting = Setting(passes, diagonal, reach, feature_images, feature_shifts, batch_size, seed, output)
     with noted() as notes:
-        views = Views(images, model, size, margin)
+        views = Views(images, model, size, margin, preprocessing)
         wanted = choose(model, model, views, setting, (ORIGINAL, ORIGINAL), None, corruptions)
         if "consistency" not in wanted:
             raise AliasfixError("a sweep of filters needs a classifier: compare the two networks instead")
+        doubted = doubts(model, views, wanted, setting, ORIGINAL)
         light = [name for name in wanted if metrics()[name].light]
         rest = [name for name in wanted if name not in light]
         few = torch.stack(list(views.centres(2)))
@@ -183,7 +186,9 @@ def compare_filters(
         found: dict[str, Observation] = {}
         pairs: dict[str, Comparison] = {}
         for name, network in networks.items():
-            found[name] = observe(network, views, light, setting, layers=followed, reference=found.get(ORIGINAL))
+            found[name] = observe(
+                network, views, light, setting, called=name, layers=followed, reference=found.get(ORIGINAL)
+            )
             pairs[name] = put_together((ORIGINAL, name), views, light, found[ORIGINAL], found[name], setting, None, ())
         seconds = latencies(list(networks.values()), few)
         rows = [
@@ -195,11 +200,13 @@ def compare_filters(
         shown = detail or taken
         for name in (ORIGINAL, shown):
             observe(
-                networks[name], views, rest, setting,
+                networks[name], views, rest, setting, called=name,
                 plan=plans[shown], layers=followed, reference=found.get(ORIGINAL) if name != ORIGINAL else None,
                 found=found[name],
             )  # fmt: skip
-    closer = put_together((ORIGINAL, shown), views, wanted, found[ORIGINAL], found[shown], setting, plans[shown], notes)
+    closer = put_together(
+        (ORIGINAL, shown), views, wanted, found[ORIGINAL], found[shown], setting, plans[shown], notes, doubt=doubted
+    )
     return FilterSweep(rows[0], tuple(ranked), taken, why, closer)
 
 

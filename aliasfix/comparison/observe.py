@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
 from aliasfix.images.views import Views
 from aliasfix.measure import filter_variation
+from aliasfix.measure.doubt import doubt_of
 from aliasfix.measure.metric import Metric, metrics
-from aliasfix.measure.running import Output, running
+from aliasfix.measure.running import Output, Runner, running
 from aliasfix.measure.subject import Pass, Setting, Subject
 from aliasfix.planning.plan import Plan
+from aliasfix.text.progress import Work, tell
 from aliasfix.text.wording import one_line
 
 T = TypeVar("T")
@@ -70,6 +75,7 @@ def observe(
     wanted: Sequence[str],
     setting: Setting,
     *,
+    called: str = "the network",
     plan: Plan | None = None,
     layers: Sequence[str] = (),
     reference: Observation | None = None,
@@ -82,6 +88,7 @@ def observe(
         views: its images.
         wanted: names of metrics.
         setting: how much to measure.
+        called: what it is called while it is measured.
         plan: has the sampling sites that aliasing is measured at.
         layers: names of the modules whose features are followed.
         reference: the measurements of the first network; the second is compared with its classes.
@@ -89,12 +96,48 @@ def observe(
     """
     found = found or Observation(kernels=filter_variation(model))
     subject = Subject(model, views, setting, plan, layers, found.passes, reference.passes if reference else None)
-    for name in wanted:
-        try:
-            found.values[name] = _values(metrics()[name], subject)
-        except Exception as error:
-            found.failed[name] = str(error) if isinstance(error, AliasfixError) else one_line(error)
+    with Work(called, len(wanted), "measure") as work:
+        for name in wanted:
+            work.advance(0, name)
+            try:
+                found.values[name] = _values(metrics()[name], subject)
+            except Exception as error:
+                found.failed[name] = why(error)
+            work.advance()
     return found
+
+
+def doubts(model: nn.Module, views: Views, wanted: Sequence[str], setting: Setting, called: str) -> str | None:
+    """Why nothing can be concluded from what the first network says of the images; None for no classifier."""
+    if not any("logits" in metrics()[name].needs for name in wanted):
+        return None
+    try:
+        found = doubt_of(model, views, called, setting.output, setting.batch_size)
+    except Exception:  # the measures say why
+        return None
+    if found is not None:
+        tell(f"warning: {found}")
+    return found
+
+
+def why(error: Exception) -> str:
+    """Why a measure is missing, in words of ours, and what to do about it.
+
+    >>> why(AliasfixError("the model returned NaN"))
+    'the model returned NaN'
+    >>> why(MemoryError())
+    'out of memory: lower batch_size (--batch-size)'
+    """
+    if isinstance(error, AliasfixError):
+        return str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return "out of memory: lower batch_size (--batch-size)"
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if any(frame.f_code is Runner.forward.__code__ for frame, _ in frames):
+        return f"the network does not run on all that the measure gives it ({one_line(error)})"
+    file, line = frames[-1][0].f_code.co_filename, frames[-1][1]
+    warnings.warn(f"{one_line(error)}, at line {line} of {file}", stacklevel=2)
+    return "a mistake of the measure itself, not of yours: please report it, with the warning that says where it is"
 
 
 def _values(metric: Metric, subject: Subject) -> Tensor:

@@ -88,7 +88,7 @@ def page(found: Comparison, sweep: FilterSweep | None = None) -> str:
     parts = [
         f"<h1>aliasfix compare: {escape(one)} and {escape(two)}</h1>",
         f'<p class="verdict">{escape(found.verdict if sweep is None else sweep.verdict)}</p>',
-        *([f'<p class="note">{escape(found.verdict)}</p>'] if sweep else []),
+        *([f'<p class="note">{escape(found.verdict)}</p>'] if sweep and not found.doubt else []),
         *(f'<p class="note">{escape(note)}</p>' for note in found.notes),
         _measures(found),
         *([_filters(sweep)] if sweep else []),

@@ -17,7 +17,7 @@ from aliasfix.measure.metric import Metric, metrics
 from aliasfix.measure.shifts import Shift
 from aliasfix.measure.subject import Pass, Subject
 from aliasfix.planning.plan import Plan
-from aliasfix.text.printing import Tabular
+from aliasfix.text.printing import Tabular, plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table  # otherwise only where a table is made: ``import aliasfix`` is quick
@@ -142,6 +142,8 @@ class Comparison(Tabular):
     kernels: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     """By convolution, the normalised total variation of the filters of each network."""
     plan: Plan | None = None
+    doubt: str | None = None
+    """Why nothing can be concluded, as where the first network gives all images one class."""
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -165,6 +167,8 @@ class Comparison(Tabular):
     @property
     def verdict(self) -> str:
         """The result in one sentence."""
+        if self.doubt is not None:
+            return f"No conclusion: {self.doubt}."
         main = self.get("consistency") or self.get("stability") or next((m for m in self.measures if m.a), None)
         if main is None or main.a is None or main.b is None or main.difference is None:
             return f"Nothing could be measured of {self.names[0]} and {self.names[1]}."
@@ -208,6 +212,7 @@ class Comparison(Tabular):
         ]
         found = {
             "verdict": self.verdict,
+            "doubt": self.doubt,
             "names": list(self.names),
             "images": self.images,
             "labelled": self.labelled,
@@ -237,9 +242,7 @@ class Comparison(Tabular):
         return {key: _finite(value) for key, value in found.items()}
 
     def __rich__(self) -> Table:
-        from rich.table import Table
-
-        table = Table(caption=self.verdict, caption_justify="left", box=None, pad_edge=False)
+        table = plain_table("" if self.doubt else self.verdict, self.doubt)
         table.add_column("measure", overflow="fold")
         for header in (*self.names, "difference"):
             table.add_column(header, justify="right")

@@ -13,10 +13,12 @@ from ..calibration import Calibration, calibrate
 from ..conversion import convert, inspect, report
 from ..errors import AliasfixError
 from ..images.inputs import Images
+from ..images.known import Given, remember, remembered, said
+from ..images.preprocessing import Preprocessing
 from ..planning.plan import Plan
 from ..recipe import Recipe
 from ..version import __version__
-from . import checkpoint, directory, formats, models, opening, prefixes, saving, store, streaming
+from . import checkpoint, directory, formats, models, opening, prefixes, saving, store, streaming, trained
 from .checkpoint import Checkpoint
 from .models import Source
 from .record import LIBRARIES, Record, recipe_difference
@@ -52,6 +54,7 @@ def convert_file(
     recipe: Recipe | None = None,
     example_input: Tensor | None = None,
     images: Images | None = None,
+    preprocessing: Given = None,
     stream: bool = False,
     pretrained: bool = True,
     trust: bool = False,
@@ -70,6 +73,7 @@ def convert_file(
         recipe: the options of the conversion.
         example_input: as for `convert`.
         images: calibrate the weights on these, see `calibrate`; then the weights are written alone.
+        preprocessing: how a folder's images are prepared, see `aliasfix.compare`; the file keeps it.
         stream: copy the tensors of a ``.safetensors`` file instead of loading them; a file above half of the memory is
             streamed by itself.
         pretrained: without a source, the library's weights; else random ones.
@@ -108,7 +112,7 @@ def convert_file(
         args = own | args
     found = models.find(base) if isinstance(base, str) else base
     if given is not None and images is None and (stream or streaming.is_large(given)):
-        return _stream(given, path, parents, found, args, recipe, example_input)
+        return _stream(given, path, parents, found, args, recipe, example_input, said(preprocessing))
     file = None if given is None else _same_recipe(opening.read_weights(given, trust), recipe)
     model, args = opening.build(found, args, file, pretrained)
     plan = _converted(model, recipe, example_input)
@@ -121,8 +125,9 @@ def convert_file(
     form = formats.of(path)
     alone = as_directory or images is not None or not (form is not None and form.keeps_all)
     left_out = tuple(file.beside) if file is not None and alone else ()
+    remember(model, said(preprocessing), "as given")
     if images is not None:
-        calibration = calibrate(model.eval(), images)
+        calibration = calibrate(model.eval(), images, preprocessing=preprocessing)
         plan, file = report(model) or plan, None
     if parents:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +144,7 @@ def _stream(
     args: dict[str, Any],
     recipe: Recipe,
     example_input: Tensor | None,
+    images: Preprocessing,
 ) -> ConvertedFile:
     """Convert a checkpoint without loading it: of a model on the meta device, with the file's tensors copied."""
     stream = streaming.open_stream(given)
@@ -150,7 +156,10 @@ def _stream(
         return ConvertedFile(source, args, plan, None)
     if parents:
         path.parent.mkdir(parents=True, exist_ok=True)
-    streaming.write_streamed(path, stream, dataclasses.replace(_record(source, args, plan), version=__version__))
+    trained.remember_images(model, stream.checkpoint)
+    remember(model, images, "as given")
+    record = dataclasses.replace(_record(source, args, plan), version=__version__, images=remembered(model))
+    streaming.write_streamed(path, stream, record)
     return ConvertedFile(source, args, plan, path)
 
 

@@ -22,7 +22,7 @@ from .record import Record, check_base
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_NAMES = (WEIGHTS, _INDICES[0], "pytorch_model.bin", _INDICES[1])  # of the weights, in the order of transformers
+NAMES = (WEIGHTS, _INDICES[0], "pytorch_model.bin", _INDICES[1])  # of the weights, in the order of transformers
 ARCHITECTURE = "aliasfix"  # no name of timm's, so that timm refuses the directory unless aliasfix is imported
 _LARGEST_JSON = 64 * 2**20
 _NAME_IT = "name what builds the model, and the directory as --checkpoint"
@@ -107,7 +107,7 @@ def read_directory(path: Path, trust: bool = False) -> Checkpoint:
     Raises:
         AliasfixError: a missing, linked or damaged file, or a configuration and weights of two conversions.
     """
-    name = next((name for name in _NAMES if os.path.lexists(path / name)), WEIGHTS)
+    name = next((name for name in NAMES if os.path.lexists(path / name)), WEIGHTS)
     config = {} if name in _INDICES and not os.path.lexists(path / CONFIG) else read_config(path)
     file = replace(checkpoint.read_checkpoint(plain_file(path, name), trust), path=path)
     args = config.get("model_args")

@@ -138,6 +138,16 @@ def names(library: str) -> list[str]:
     return listed
 
 
+def transforms_of(name: str, weights: object = None) -> Any:
+    """How torchvision prepares images for the weights that it has for a model; None if it has none."""
+    models = _load("torchvision").models
+    try:
+        known = models.get_model_weights(name)
+        return (known.DEFAULT if weights is None else known[str(weights).rpartition(".")[2]]).transforms()
+    except (AttributeError, KeyError, ValueError):
+        return None
+
+
 def _close(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name.lower(), dict.fromkeys(names), n=4)
     return f"; close to it: {', '.join(close)}" if close else ""

@@ -12,7 +12,7 @@ from torch import nn
 from ..conversion import unblurred
 from ..errors import AliasfixError
 from ..recipe import Recipe
-from . import checkpoint, directory, formats, loading, models, store
+from . import checkpoint, directory, formats, loading, models, store, trained
 from .checkpoint import Checkpoint
 from .models import Source
 
@@ -131,6 +131,9 @@ def build(
     model = models.build(source, given, pretrained=pretrained and file is None)
     if file is not None:
         load_into(model, file, source)
+        trained.remember_images(model, file)
+    elif pretrained:
+        trained.remember_library(model, source, given)
     return model, given
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AliasfixError
+from ..images.preprocessing import Preprocessing
 from ..planning.plan import Lattice, Plan, Step
 from ..planning.rule import rules
 from ..recipe import Recipe
@@ -44,6 +45,7 @@ class Record:
         version: of aliasfix, that wrote it.
         weights: the hash of the weights, see `digest_of_weights`; None where they are not known.
         fingerprint: of the model's output, see `aliasfix.fingerprint`; None where it was not run.
+        images: how a folder's images are prepared for the model, as far as that is known; None where nothing is.
     """
 
     plan: Plan
@@ -52,6 +54,7 @@ class Record:
     version: str = ""
     weights: str | None = None
     fingerprint: Mapping[str, Any] | None = None
+    images: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -71,6 +74,8 @@ class Record:
             "weights": self.weights,
             "fingerprint": None if self.fingerprint is None else dict(self.fingerprint),
         }
+        if self.images is not None:
+            data["images"] = self.images.to_dict()
         return data | {"digests": {name: _digest(part) for name, part in _parts(data).items()}}
 
     @classmethod
@@ -93,12 +98,13 @@ class Record:
             plan = Plan.from_json(json.dumps({key: data[key] for key in _PLAN if key in data}))
             _check_plan(plan)
             parts = (data["version"], data["weights"], data["fingerprint"])
+            images = None if data.get("images") is None else Preprocessing.from_dict(data["images"])
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise AliasfixError(f"its entry 'aliasfix' is damaged: {type(error).__name__} {error}") from None
         version, weights, fingerprint = parts
         if not (isinstance(version, str) and isinstance(weights, str | None) and isinstance(fingerprint, dict | None)):
             raise AliasfixError("its entry 'aliasfix' is damaged: version, weights or fingerprint of another type")
-        return cls(plan, data["base"], data["base_args"], version, weights, fingerprint)
+        return cls(plan, data["base"], data["base_args"], version, weights, fingerprint, images)
 
     def difference(self, other: "Record") -> str | None:
         """How another record of the same model differs in what is built, in words; None if it does not."""

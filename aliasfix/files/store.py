@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from .. import surgery
 from ..attributes import BASE
 from ..errors import AliasfixError, explaining
+from ..images import known
 from ..planning.plan import Plan
 from ..recipe import Recipe
 from ..running import copied
 from ..text.wording import listing
 from ..version import __version__
-from . import checkpoint, directory, fingerprint, loading, models, prefixes, saving, timm_config
+from . import checkpoint, directory, fingerprint, loading, models, prefixes, saving, timm_config, trained
 from .checkpoint import RECORD, Checkpoint
 from .record import LIBRARIES, Record, digest_of_weights, recipe_difference, steps_difference
 
@@ -76,8 +77,9 @@ def write_converted(
     """Write a checkpoint of a converted model that has its weights; into a directory with the model's keys."""
     if as_directory:  # timm opens it, and knows of no prefix
         file = replace(file, content={file.entry: prefixes.match(file, model.state_dict()).state})
-    taken = fingerprint.take(model, example_input)
-    record = replace(record, version=__version__, weights=digest_of_weights(file.state), fingerprint=taken)
+    taken, weights = fingerprint.take(model, example_input), digest_of_weights(file.state)
+    images = known.remembered(model)
+    record = replace(record, version=__version__, weights=weights, fingerprint=taken, images=images)
     if not as_directory:
         return saving.write_checkpoint(path, file, record.to_dict())
     if record.base is None:
@@ -138,6 +140,7 @@ def restore(
             raise
     if record.plan.calibration is not None:
         surgery.note_calibration(model, record.plan.calibration)
+    trained.remember_images(model, file)
     if record.fingerprint is not None and (difference := fingerprint.difference(model, record.fingerprint)):
         warnings.warn(f"{path}: {difference} from what it was when the model was saved", stacklevel=2)
     return model
@@ -199,8 +202,10 @@ def base_of(model: nn.Module) -> tuple[str | None, dict[str, Any]]:
 
 
 def remember(model: nn.Module, record: Record) -> None:
-    """Leave on a model where it came from, for `save`."""
+    """Leave on a model where it came from, and how its images are prepared, for `save`."""
     model.__dict__[BASE] = record.base, record.base_args
+    if record.images is not None:
+        known.remember(model, record.images, "from its config.json")
 
 
 def rebuild(base: str, args: Mapping[str, Any]) -> nn.Module:

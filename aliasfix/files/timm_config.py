@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import AliasfixError
+from ..images.preprocessing import Preprocessing
 from ..text.wording import one_line
 from . import directory
 from .record import Record
@@ -38,6 +39,23 @@ def current_args(model: nn.Module, base: str | None) -> dict[str, Any]:
 
 def config(model: nn.Module, record: Record) -> dict[str, Any]:
     """The ``config.json`` of a converted model, without the record: what timm needs to prepare images for it."""
+    made = _config(model, record)
+    images = _images(record.images, made["pretrained_cfg"]) if record.images is not None else {}
+    return made | {"pretrained_cfg": {**made["pretrained_cfg"], **images}}
+
+
+def _images(known: Preprocessing, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the images, as timm writes it."""
+    said = known.to_dict()
+    found: dict[str, Any] = {name: said[name] for name in ("mean", "std", "interpolation", "crop_pct") if name in said}
+    size = said.get("size")
+    if size is not None:
+        found["input_size"] = [config.get("input_size", [3])[0], size, size]
+        found |= {"crop_pct": size / said["resize"]} if "resize" in said else {}
+    return found | ({"crop_mode": "squash"} if said.get("squash") else {})
+
+
+def _config(model: nn.Module, record: Record) -> dict[str, Any]:
     own = getattr(model, "pretrained_cfg", None)
     if not isinstance(own, Mapping):
         taken: Mapping[str, Any] = record.fingerprint or {"inputs": {"0": {"shape": [1, 3, 224, 224]}}, "outputs": []}

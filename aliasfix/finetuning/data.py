@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..errors import AliasfixError
-from ..images.folder import told, unreadable
+from ..images.prepared import Prepared
+from ..images.reading import Seen, look, told
 from ..text.wording import one_line
 from . import photographs, seeds
 from .photographs import Photographs
@@ -29,28 +30,29 @@ class Data:
         validation: another, or None.
         labelled: whether the batches have labels.
         classes: number of class folders, None where the data do not say.
+        prepared: how a folder's images are, in words.
     """
 
     train: Any
     validation: Any
     labelled: bool
     classes: int | None
+    prepared: str | None = None
 
 
 def load(
-    model: nn.Module,
     data: str | Path | Loader,
     validation: str | Path | Loader | float | None,
     labelled: bool,
     accelerator: Any,
     *,
     batch_size: int,
-    size: int | None,
+    how: Prepared,
     augmentation: Mapping[str, Any] | None,
     workers: int,
     seed: int,
 ) -> Data:
-    """The loaders of a run; see `aliasfix.finetune` for the arguments.
+    """The loaders of a run; see `aliasfix.finetune` for the arguments, and ``how`` the images of a folder are prepared.
 
     Raises:
         AliasfixError: no image, labels that are missing or of one class, or a loader that cannot be used.
@@ -65,7 +67,7 @@ def load(
         train, classes = data, None
         has_labels = labelled and len(_first(data)) > 1
     else:
-        files, labels, classes = _readable(data, labelled, accelerator)
+        files, labels, classes = _readable(data, labelled, how.unreadable, accelerator)
         has_labels = labels is not None
         labels = labels or [0] * len(files)
         share = HELD_OUT if validation is None else validation
@@ -76,17 +78,19 @@ def load(
         batch_size = min(batch_size, len(kept)) // accelerator.num_processes * accelerator.num_processes
         if not batch_size:
             raise AliasfixError(f"{data} has too few images: {len(files)}, {count} of them held out")
-        made, mode = photographs.transform(model, size, augmentation or {})
-        chosen = Photographs([files[n] for n in kept], [labels[n] for n in kept], made, mode, seed)
+        made = photographs.augmented(how, augmentation or {})
+        chosen = Photographs([files[n] for n in kept], [labels[n] for n in kept], made, how.mode, seed)
         train = DataLoader(chosen, batch_size, shuffle=True, drop_last=True, num_workers=workers)
         if out:
-            held = _fixed(model, [files[n] for n in out], [labels[n] for n in out], size, batch_size, workers)
+            held = _fixed(how, [files[n] for n in out], [labels[n] for n in out], batch_size, workers)
     if isinstance(held, str | Path):
-        files, labels, others = _readable(held, has_labels, accelerator)
+        files, labels, others = _readable(held, has_labels, how.unreadable, accelerator)
         if classes is not None and others != classes:
             raise AliasfixError(f"{held} has {others} class folders, and {data} {classes}")
-        held = _fixed(model, files, labels or [0] * len(files), size, batch_size, workers)
-    return Data(_prepared(accelerator, train), held and _prepared(accelerator, held), has_labels, classes)
+        held = _fixed(how, files, labels or [0] * len(files), batch_size, workers)
+    prepared = None if isinstance(data, DataLoader) else str(how)
+    held = held and _prepared(accelerator, held)
+    return Data(_prepared(accelerator, train), held, has_labels, classes, prepared)
 
 
 def batches(loader: Any, seed: int, epoch: int, skip: int) -> Iterator[Any]:
@@ -147,7 +151,9 @@ def _first(loader: Loader) -> tuple[Any, ...]:
     return tuple(batch) if isinstance(batch, tuple | list) else (batch,)
 
 
-def _readable(root: str | Path, labelled: bool, accelerator: Any) -> tuple[list[Path], list[int] | None, int | None]:
+def _readable(
+    root: str | Path, labelled: bool, unreadable: str, accelerator: Any
+) -> tuple[list[Path], list[int] | None, int | None]:
     """The images of a folder but those that cannot be read; each process looks at its share."""
     from accelerate.utils import gather_object
 
@@ -156,20 +162,17 @@ def _readable(root: str | Path, labelled: bool, accelerator: Any) -> tuple[list[
         raise AliasfixError(
             f"{root} has one class folder: there is nothing to tell apart; distillation=1 learns without labels"
         )
-    bad = set(gather_object(unreadable(files[accelerator.process_index :: accelerator.num_processes])))
-    if bad:
-        message = told(list(bad), files, root)
-        if accelerator.is_main_process:
-            warnings.warn(message, stacklevel=2)
+    seen = look(files[accelerator.process_index :: accelerator.num_processes])
+    bad = set(gather_object(list(seen.unreadable)))
+    notes = told(Seen(tuple(bad), tuple(gather_object(list(seen.animated)))), files, root, unreadable)
+    for note in notes if accelerator.is_main_process else ():
+        warnings.warn(note, stacklevel=2)
     good = [n for n, path in enumerate(files) if path not in bad]
     return [files[n] for n in good], labels and [labels[n] for n in good], classes
 
 
-def _fixed(
-    model: nn.Module, files: list[Path], labels: list[int], size: int | None, batch_size: int, workers: int
-) -> Loader:
-    made, mode = photographs.transform(model, size, None)
-    return DataLoader(Photographs(files, labels, made, mode, 0), batch_size, num_workers=workers)
+def _fixed(how: Prepared, files: list[Path], labels: list[int], batch_size: int, workers: int) -> Loader:
+    return DataLoader(Photographs(files, labels, how, how.mode, 0), batch_size, num_workers=workers)
 
 
 def _prepared(accelerator: Any, loader: Loader) -> Any:

@@ -14,7 +14,9 @@ from .. import surgery
 from ..calibration.calibration import reference
 from ..errors import AliasfixError
 from ..files.record import digest_of_weights
+from ..images.known import Given, prepared, remember, said
 from ..running import modes_kept
+from ..text.progress import tell
 from ..text.wording import one_line
 from . import data as loaders
 from . import seeds, state
@@ -46,6 +48,7 @@ def finetune(
     mixed_precision: str | None = None,
     batch_statistics: bool = False,
     size: int | None = None,
+    preprocessing: Given = None,
     augmentation: Mapping[str, Any] | None = None,
     workers: int = 0,
     seed: int = 0,
@@ -87,6 +90,8 @@ def finetune(
         batch_statistics: let BatchNorm use and update the statistics of the batch. By default they stay as they
             are: better with few images, and the loss does not depend on how the processes share a batch.
         size: pixels; the model's own by default. Of a folder only.
+        preprocessing: how a folder's images are prepared, see `aliasfix.compare`; ``best.safetensors`` keeps it. Your
+            own transform stands in the place of timm's augmentation, too.
         augmentation: options of ``timm.data.create_transform`` for training, such as ``{"scale": (0.3, 1)}``. Of a
             folder only.
         workers: processes that load images. Of a folder only.
@@ -104,6 +109,7 @@ def finetune(
 
     Warns:
         UserWarning: names the images that cannot be read, which are skipped.
+        DoubtWarning: the original gives nearly all images one class, or is no better than chance at their labels.
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
 
@@ -129,9 +135,15 @@ def finetune(
         ) from None
     folder = Path(out)
     stored = state.read(folder, resume)
+    chosen = said(preprocessing, size)
+    how, given = prepared(model, chosen), chosen.to_dict()
+    if isinstance(data, str | Path):
+        if accelerator.is_main_process:
+            tell(f"images: {data}, {how}")
+        remember(model, chosen, "as given")
     found = loaders.load(
-        model, data, validation, distillation != 1, accelerator,
-        batch_size=batch_size, size=size, augmentation=augmentation, workers=workers, seed=seed,
+        data, validation, distillation != 1, accelerator,
+        batch_size=batch_size, how=how, augmentation=augmentation, workers=workers, seed=seed,
     )  # fmt: skip
     if not found.labelled and distillation not in (None, 1):
         raise AliasfixError("there are no labels: distillation=1 learns from the original alone")
@@ -143,8 +155,9 @@ def finetune(
     identity = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "weight_decay": weight_decay,
         "schedule": schedule, "warmup_epochs": warmup_epochs, "ema": ema, "distillation": share,
-        "temperature": temperature, "consistency": consistency, "size": size, "seed": seed,
+        "temperature": temperature, "consistency": consistency, "size": given.pop("size", None), "seed": seed,
         "mixed_precision": accelerator.mixed_precision,
+        "preprocessing": given or None,
         "batch_statistics": batch_statistics, "augmentation": repr(augmentation), "steps an epoch": len(found.train),
         "the original's weights": digest_of_weights(teacher.state_dict()) if teacher else None,
     }  # fmt: skip

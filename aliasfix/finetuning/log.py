@@ -1,4 +1,4 @@
-"""What a run reports while it goes on: a progress bar, ``metrics.csv`` and TensorBoard."""
+"""What a run reports while it goes on: its progress, ``metrics.csv`` and TensorBoard."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from ..files import saving
+from ..text.progress import Work
 
 NAME = "metrics.csv"
 FIELDS = ("step", "epoch", "lr", "loss", "validation_loss", "top1", "agreement")
@@ -26,8 +27,6 @@ class Log:
         self._active = active
         if not active:
             return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = folder / NAME
@@ -35,14 +34,12 @@ class Log:
         self._file = self._path.open("a", newline="", encoding="utf-8")
         self._csv = csv.DictWriter(self._file, FIELDS)
         self._board: Any = SummaryWriter(folder, purge_step=step + 1)
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        console = Console(stderr=True)
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task("fine-tuning", total=total, completed=max(step, 0))
+        self._work = Work("training", total, "step")
+        self._work.done = max(step, 0)
 
     def __enter__(self) -> "Log":
         if self._active:
-            self._progress.start()
+            self._work.__enter__()
         return self
 
     def row(self, step: int, epoch: int, **values: float | None) -> None:
@@ -55,13 +52,13 @@ class Log:
         for name, value in known.items():
             self._board.add_scalar(name, value, step)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in known.items() if name != "lr")
-        self._progress.update(self._task, completed=step, description=f"epoch {epoch}: {shown}")
+        self._work.advance(step - self._work.done, f"epoch {epoch}: {shown}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._active:
-            self._progress.stop()
+            self._work.__exit__()
             self._board.close()
             self._file.close()
 

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import AliasfixError
 from ..images.folder import ImageFolder
+from ..images.prepared import Prepared
+from ..images.preprocessing import Transform
+from ..images.reading import read
 from .seeds import seed_all
 
 
@@ -22,12 +24,14 @@ class Photographs(Dataset[tuple[Tensor, int]]):
     Args:
         files: the images.
         labels: an index for each, 0 where there are no labels.
-        transform: of a PIL image, see `transform`.
+        transform: of a PIL image, see `augmented`.
         mode: of PIL, ``RGB`` or ``L``.
         seed: of the transform.
     """
 
-    def __init__(self, files: Sequence[Path], labels: Sequence[int], transform: Any, mode: str, seed: int) -> None:
+    def __init__(
+        self, files: Sequence[Path], labels: Sequence[int], transform: Transform, mode: str, seed: int
+    ) -> None:
         self.files, self.labels, self.transform, self.mode, self.seed = files, labels, transform, mode, seed
         self._epoch = 0
 
@@ -39,37 +43,35 @@ class Photographs(Dataset[tuple[Tensor, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        with Image.open(self.files[index]) as file:
-            image = file.convert(self.mode)
+        image = read(self.files[index], self.mode)
         seed_all(self.seed, self._epoch, index)
         return self.transform(image), self.labels[index]
 
 
-def transform(model: nn.Module, size: int | None, augmentation: Mapping[str, Any] | None) -> tuple[Any, str]:
-    """timm's transform for a model, and PIL's mode.
+def augmented(how: Prepared, augmentation: Mapping[str, Any]) -> Transform:
+    """timm's transform for training.
 
     Args:
-        model: one of timm's says its input size, mean and standard deviation; else ImageNet's are taken.
-        size: pixels; the model's own by default.
-        augmentation: what ``timm.data.create_transform`` is given for training; None for evaluation.
+        how: size, mean, standard deviation and interpolation, or a transform that stands in the place of timm's.
+        augmentation: what ``timm.data.create_transform`` is given beside.
 
     Raises:
-        AliasfixError: an option that timm does not take.
+        AliasfixError: an option that timm does not take, or any beside a transform.
     """
-    from timm.data import create_transform, resolve_model_data_config
+    from timm.data import create_transform
 
-    config = resolve_model_data_config(model)
-    channels = config["input_size"][0]
-    if size is not None:
-        config["input_size"] = (channels, size, size)
-    if augmentation is not None:
-        # those two are of the evaluation
-        config = {key: value for key, value in config.items() if key not in ("crop_pct", "crop_mode")}
+    if how.transform is not None:
+        if augmentation:
+            raise AliasfixError(f"augmentation={augmentation} is of timm's transform: do it in the one given")
+        return how.transform
+    mean, std = how.normalisation
+    size = (how.channels, how.size, how.size)
+    known = {"input_size": size, "mean": mean, "std": std, "interpolation": how.interpolation}
     try:
-        made = create_transform(**{**config, "is_training": augmentation is not None, **(augmentation or {})})
+        made: Transform = create_transform(**{**known, "is_training": True, **augmentation})
     except (TypeError, ValueError, AssertionError) as error:
         raise AliasfixError(f"timm.data.create_transform does not take augmentation={augmentation}: {error}") from None
-    return made, "L" if channels == 1 else "RGB"
+    return made
 
 
 def listed(root: str | Path, labelled: bool) -> tuple[list[Path], list[int] | None, int | None]:

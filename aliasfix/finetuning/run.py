@@ -2,8 +2,8 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import surgery
-from ..errors import AliasfixError
-from ..files import checkpoint, loading, saving, store
-from ..files.checkpoint import Checkpoint
-from ..files.record import Record, digest_of_weights
+from ..errors import AliasfixError, DoubtWarning
+from ..files import checkpoint, loading, saving
+from ..files.record import digest_of_weights
+from ..measure.doubt import doubt
 from ..text.wording import one_line
-from . import seeds, state
+from . import optimizing, seeds, state
 from .data import Data, batches, unpack
 from .log import Log
 from .losses import Objective, checked
@@ -51,12 +51,13 @@ class Run:
         self.identity, self.save_every = identity, save_every
         self.updates = len(data.train)
         self.model = objective.model.to(accelerator.device)
-        self.optimizer, self.schedule = _optimizer(self.model, identity, self.updates)
-        self.average = _average(self.model, identity["ema"])
+        self.optimizer, self.schedule = optimizing.optimizer(self.model, identity, self.updates)
+        self.average = optimizing.average(self.model, identity["ema"])
         self.wrapped, self.stepper = accelerator.prepare(objective, self.optimizer)
         self.before = digest_of_weights(self.model.state_dict())
         self.epochs: list[Epoch] = []
         self.step, self.total = 0, 0.0
+        self.doubt: str | None = None
 
     @property
     def result(self) -> nn.Module:
@@ -83,9 +84,28 @@ class Run:
             )
         self._example, self._classes = torch.ones(1, *images.shape[1:]), logits.shape[1]
         _check_labels(labels, self._classes)
+        self._first = target.argmax(1).cpu(), None if labels is None else labels.cpu()
+        if self.data.validation is None:
+            self._look()
         with contextlib.suppress(OSError):  # the check says which
             self.folder.mkdir(parents=True, exist_ok=True)
         saving.check_file(self.folder / state.BEST)
+
+    def _look(self, *held_out: Tensor) -> None:
+        """Say before the training if nothing can be learnt from what the original says of the images.
+
+        Args:
+            held_out: what it says of those held out, and their labels, beside the first batch.
+        """
+        if not self.objective.share:
+            return
+        classes, labels = self._first
+        if held_out:
+            classes = torch.cat([classes, held_out[0].long()])
+            labels = None if labels is None else torch.cat([labels, held_out[1].long()])
+        self.doubt = doubt("the original", classes, labels, self._classes, self.data.prepared)
+        if self.doubt is not None and self.accelerator.is_main_process:
+            warnings.warn(self.doubt, DoubtWarning, stacklevel=2)
 
     def train(self, stored: Mapping[str, Any] | None) -> Finetuning:
         """Train to the end, from the beginning or from a state."""
@@ -106,7 +126,7 @@ class Run:
             self._take_best()
             raise AliasfixError(f"{error}; {best} holds the best until then") from error
         self._take_best()
-        return Finetuning(tuple(self.epochs), best)
+        return Finetuning(tuple(self.epochs), best, self.doubt)
 
     def _epoch(self, epoch: int, log: Log) -> None:
         _training(self.model, self.identity["batch_statistics"])
@@ -155,7 +175,7 @@ class Run:
         self.total = 0.0
         if Finetuning(tuple(self.epochs), self.folder).best is now and self.accelerator.is_main_process:
             self._note(self.result)
-            _keep(self.result, self.folder / state.BEST, self._example)
+            state.keep(self.result, self.folder / state.BEST, self._example)
         self._save()
 
     @torch.no_grad()
@@ -173,9 +193,14 @@ class Run:
                 losses = self.objective.fit(logits, images, labels)
                 target = self.objective.target(images) if share else logits
             hits = logits.argmax(1) == (target.argmax(1) if labels is None else labels)
-            seen = torch.stack([losses, hits.float(), (logits.argmax(1) == target.argmax(1)).float()], 1)
+            said = target.argmax(1)
+            true = said if labels is None else labels
+            seen = torch.stack([losses, hits.float(), (logits.argmax(1) == said).float(), said, true], 1)
             rows.append(self.accelerator.gather_for_metrics(seen))
-        loss, hit, agreement = torch.cat(rows).double().mean(0).tolist()
+        every = torch.cat(rows).double().cpu()
+        if not self.step:
+            self._look(every[:, 3], every[:, 4])
+        loss, hit, agreement = every[:, :3].mean(0).tolist()
         return {
             "validation_loss": loss,
             "top1": hit if self.data.labelled else None,
@@ -190,6 +215,7 @@ class Run:
                 "step": self.step,
                 "total": self.total,
                 "epochs": [vars(epoch) for epoch in self.epochs],
+                "doubt": self.doubt,
                 "model": self.model.state_dict(),
                 "ema": None if self.average is None else self.average.module.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -208,7 +234,7 @@ class Run:
             self.average.module.load_state_dict(stored["ema"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(stored["scaler"])
-        self.step, self.total = stored["step"], stored["total"]
+        self.step, self.total, self.doubt = stored["step"], stored["total"], stored.get("doubt")
         self.epochs = [Epoch(**epoch) for epoch in stored["epochs"]]
 
     def _take_best(self) -> None:
@@ -250,34 +276,6 @@ class Run:
             ) from error
 
 
-def _optimizer(model: nn.Module, identity: Mapping[str, Any], updates: int) -> tuple[torch.optim.Optimizer, Any]:
-    """timm's optimizer and schedule by name."""
-    from timm.optim import create_optimizer_v2, list_optimizers
-    from timm.scheduler import create_scheduler_v2
-
-    name, schedule = identity["optimizer"], identity["schedule"]
-    try:
-        optimizer = create_optimizer_v2(model, name, lr=identity["lr"], weight_decay=identity["weight_decay"])
-    except (ValueError, KeyError, AssertionError) as error:
-        known = f"; close to it: {', '.join(close)}" if (close := get_close_matches(name, list_optimizers())) else ""
-        raise AliasfixError(f"timm makes no optimizer {name!r}: {one_line(error)}{known}") from None
-    try:
-        scheduler, _ = create_scheduler_v2(
-            optimizer, schedule, identity["epochs"], warmup_epochs=identity["warmup_epochs"], warmup_lr=0.0,
-            step_on_epochs=False, updates_per_epoch=updates,
-        )  # fmt: skip
-    except (ValueError, AssertionError) as error:
-        raise AliasfixError(f"timm makes no schedule {schedule!r}: {one_line(error)}; try cosine or none") from None
-    return optimizer, scheduler
-
-
-def _average(model: nn.Module, decay: float | None) -> Any:
-    """timm's moving average of the weights."""
-    from timm.utils import ModelEmaV3
-
-    return None if decay is None else ModelEmaV3(model, decay=decay, use_warmup=True)
-
-
 def _training(model: nn.Module, batch_statistics: bool) -> None:
     """Train mode, but for BatchNorm where its statistics stay."""
     model.train()
@@ -300,15 +298,3 @@ def _check_labels(labels: Tensor | None, classes: int) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise AliasfixError(f"label mismatch: labels are {low} to {high} and the model has {classes} classes")
-
-
-def _keep(model: nn.Module, path: Path, example: Tensor) -> None:
-    """Write the weights, with how the model was made as far as that is known."""
-    plan, file = surgery.executed(model), Checkpoint(path, {"state_dict": model.state_dict()})
-    if plan is None:
-        saving.write_checkpoint(path, file, None)
-        return
-    try:
-        store.save(model, path, example_input=example)
-    except AliasfixError:  # its base builds it no more, as where a layer was exchanged
-        store.write_converted(path, False, file, model, Record(plan, None), example)

@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from .. import surgery
 from ..errors import AliasfixError, explaining
-from ..files import saving
+from ..files import saving, store
+from ..files.checkpoint import Checkpoint
+from ..files.record import Record
 
 NAME = "state.pth"
 BEST = "best.safetensors"
@@ -49,3 +53,15 @@ def compare(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) -> 
                 f"{folder} holds a run with {name}={stored.get(name)!r}, not {value!r}: "
                 f"go on with what it was begun with, or give another folder"
             )
+
+
+def keep(model: nn.Module, path: Path, example: Tensor) -> None:
+    """Write the weights, with how the model was made as far as that is known."""
+    plan, file = surgery.executed(model), Checkpoint(path, {"state_dict": model.state_dict()})
+    if plan is None:
+        saving.write_checkpoint(path, file, None)
+        return
+    try:
+        store.save(model, path, example_input=example)
+    except AliasfixError:  # its base builds it no more, as where a layer was exchanged
+        store.write_converted(path, False, file, model, Record(plan, None), example)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from aliasfix.errors import AliasfixError
-from aliasfix.text.wording import listing
+from aliasfix.images.prepared import Prepared
+from aliasfix.images.preprocessing import Preprocessing, Transform
+from aliasfix.images.reading import SUFFIXES, Seen, UnreadableError, listed, look, read, told
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+_KEPT = 2**28  # bytes of decoded images that are kept for the next pass
 
 
 class ImageFolder:
@@ -26,7 +25,7 @@ class ImageFolder:
     Each is resized (shorter side to `resize`, bilinear), cropped to `size` x `size` at the centre and
     normalised, which is what torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` do. Iterating
     gives `(image, label)`, or `image` without labels, as often as asked; images that cannot be read are
-    skipped and named in one warning at the end.
+    skipped and named in one warning at the end. How files of all kinds are read: `aliasfix.images.reading.read`.
 
     Args:
         root: The folder.
@@ -34,13 +33,18 @@ class ImageFolder:
         resize: Length the shorter side is resized to first; `size` or more.
         mean: Per channel, subtracted from values in [0, 1].
         std: Per channel, divided by.
+        interpolation: Of `aliasfix.Preprocessing`.
+        squash: Resize both sides to `resize`.
+        transform: Your own, from a PIL image to a float tensor (C, H, W), in the place of all of these.
+        channels: 3, or 1 for grey.
         class_to_idx: Index of each class folder in the model's output; by default the sorted folders are 0,
             1, ….
         labelled: False ignores the class folders' names.
+        unreadable: What becomes of images that cannot be read: `skip`, or `refuse` to go on.
 
     Raises:
-        AliasfixError: No such folder, no image in it, or a class folder that `class_to_idx` lacks; on
-            iterating, no readable image.
+        AliasfixError: No such folder, one that cannot be read, no image in it, or a class folder that
+            `class_to_idx` lacks; on iterating, no readable image, or one that is not skipped.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -58,16 +62,23 @@ class ImageFolder:
         resize: int = 256,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        interpolation: str = "bilinear",
+        squash: bool = False,
+        transform: Transform | None = None,
+        channels: int = 3,
         class_to_idx: Mapping[str, int] | None = None,
         labelled: bool = True,
+        unreadable: str = "skip",
     ) -> None:
-        self.root, self.size, self.resize = Path(root), size, resize
-        self.mean, self.std = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+        Preprocessing(size, resize, None, mean, std, interpolation, unreadable)  # says what makes no sense
+        self.root = Path(root)
+        self.prepared = Prepared(
+            size, resize, tuple(mean), tuple(std), interpolation, squash, unreadable, transform, channels=channels
+        )
+        self._kept: dict[Path, Tensor] | None = None
         if not self.root.is_dir():
             raise AliasfixError(f"{self.root} is not a folder")
-        if size > resize:
-            raise AliasfixError(f"a crop of {size} does not fit images resized to {resize}: give resize={size} or more")
-        self.files = _images(self.root)
+        self.files = listed(self.root)
         classes = sorted({path.relative_to(self.root).parts[0] for path in self.files if path.parent != self.root})
         self.classes: int | None = None
         """Number of class folders where they give the labels by their order, else None."""
@@ -86,8 +97,9 @@ class ImageFolder:
         return len(self.files)
 
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, int]]:
-        for pixels, label in self.pixels():
-            image = (pixels / 255 - self.mean) / self.std
+        whole = self.prepared.transform is not None
+        for made, label in self._read(self.prepared if whole else self.prepared.pixels):
+            image = made if whole else self.prepared.normalised(made)
             yield image if label is None else (image, label)
 
     def label(self, path: Path) -> int | None:
@@ -95,59 +107,47 @@ class ImageFolder:
         return self._index[path.relative_to(self.root).parts[0]] if self._index else None
 
     def pixels(self) -> Iterator[tuple[Tensor, int | None]]:
-        """The images before normalisation, (3, size, size) uint8 in 0 … 255, each with its label or None."""
+        """The images before normalisation, (channels, size, size) uint8 in 0 … 255, each with its label or None.
+
+        Raises:
+            AliasfixError: A transform makes the images, and nobody knows how it normalises.
+        """
+        if self.prepared.transform is not None:
+            raise AliasfixError("a transform of your own makes these images: their pixels are not known")
+        return self._read(self.prepared.pixels)
+
+    def _read(self, made: Callable[[Image.Image], Tensor]) -> Iterator[tuple[Tensor, int | None]]:
         skipped = []
         for path in self.files:
-            try:
-                with Image.open(path) as file:
-                    image = _square(file.convert("RGB"), self.resize, self.size)
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-                skipped.append(path)
-                continue
-            raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-            yield raw.view(self.size, self.size, 3).permute(2, 0, 1), self.label(path)
-        if skipped:
-            warnings.warn(told(skipped, self.files, self.root), stacklevel=2)
+            image = None if self._kept is None else self._kept.get(path)
+            if image is None:
+                try:
+                    picture = read(path, self.prepared.mode)
+                except UnreadableError:
+                    skipped.append(path)
+                    if self.prepared.unreadable == "skip":
+                        continue
+                    break
+                image = made(picture)
+                if self._kept is not None and image.nbytes * len(self.files) <= _KEPT:
+                    self._kept[path] = image
+            yield image, self.label(path)
+        for note in told(Seen(tuple(skipped)), self.files, self.root, self.prepared.unreadable):
+            warnings.warn(note, stacklevel=3)
 
+    def checked(self) -> list[str]:
+        """Look into every file once, instead of on every pass, and leave out those that cannot be read.
 
-def unreadable(files: Sequence[Path]) -> list[Path]:
-    """Those that are no image, or are cut short. A JPEG is decoded at an eighth of its size, which is enough."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        readable = pool.map(_readable, files)
-    return [path for path, fine in zip(files, readable, strict=True) if not fine]
+        From now on images are kept once they are decoded, as far as the memory for it goes.
 
+        Returns:
+            What there is to say of the images: those left out, and those of which the first frame is taken.
 
-def told(bad: Sequence[Path], files: Sequence[Path], root: str | Path) -> str:
-    """Which of the images cannot be read.
-
-    Raises:
-        AliasfixError: none can.
-    """
-    message = f"{len(bad)} of {len(files)} images in {root} cannot be read"
-    if len(bad) == len(files):
-        raise AliasfixError(message)
-    return f"{message} and were skipped: {listing([str(path.relative_to(root)) for path in sorted(bad)], 10)}"
-
-
-def _readable(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            image.draft(None, (1, 1))
-            image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
-
-
-def _images(root: Path) -> list[Path]:
-    files = (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
-    return sorted(path for path in files if path.suffix.lower() in SUFFIXES)
-
-
-def _square(image: Image.Image, resize: int, size: int) -> Image.Image:
-    """Shorter side to `resize`, then the centre `size` x `size`, rounded as torchvision rounds."""
-    width, height = image.size
-    short = min(width, height)
-    image = image.resize((int(resize * width / short), int(resize * height / short)), Image.Resampling.BILINEAR)
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+        Raises:
+            AliasfixError: no image can be read, or some cannot and are not skipped.
+        """
+        seen = look(self.files)
+        notes = told(seen, self.files, self.root, self.prepared.unreadable)
+        bad = set(seen.unreadable)
+        self.files, self._kept = [path for path in self.files if path not in bad], {}
+        return notes

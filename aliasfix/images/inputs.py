@@ -24,7 +24,10 @@ class Batch(NamedTuple):
 
 
 def load(images: Images, side: int) -> Iterable[Any]:
-    """The images of a folder, `side` x `side` pixels and normalised as for ImageNet, or what was given."""
+    """The images of a folder, `side` x `side` pixels and normalised as for ImageNet, or what was given.
+
+    A measure alone knows of no preprocessing: give it an `ImageFolder` with that of the network.
+    """
     return ImageFolder(images, size=side, resize=max(256, side)) if isinstance(images, str | Path) else images
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
-from aliasfix.images.folder import IMAGENET_MEAN, IMAGENET_STD, ImageFolder, told, unreadable
+from aliasfix.images.folder import ImageFolder
 from aliasfix.images.inputs import Images, batches
+from aliasfix.images.known import Given, known, prepared
+from aliasfix.images.prepared import Prepared
+from aliasfix.text.progress import tell
+from aliasfix.text.wording import printable
 from aliasfix.tracing.example import configured_size
 
-MARGIN = 32
+MARGIN, LEAST = 32, 8
+"""Pixels around an image to shift it in where it has them, and those that are too few for that."""
 
 
 class Views:
@@ -23,33 +30,66 @@ class Views:
 
     Args:
         images: a folder, or a list, data loader or other iterable that can be iterated again.
-        model: whose configuration says the size and normalisation of a folder's images; 224 and ImageNet's if not.
-        size: side of the networks' input; None asks the configuration, or takes the images as they are.
-        margin: pixels around it to crop in; by default 32 for a folder, else what the images have.
+        model: whose images they are: says how those of a folder are prepared, see `aliasfix.images.known`.
+        size: side of the networks' input; None asks the model, or takes the images as they are.
+        margin: pixels around it to crop in; by default what a folder's images are cropped by, 0 if that is little, or
+            what the images have.
+        preprocessing: what the user says of a folder's images.
+        beside: another model of the same images.
+        most: of a folder, take so many images at most, from all over it.
 
     Raises:
-        AliasfixError: no such folder, no readable image, a generator, or images that are too small.
+        AliasfixError: no such folder, no readable image, a generator, images that are too small, or a preprocessing of
+            images that are no folder's.
     """
 
-    def __init__(self, images: Images, model: nn.Module, size: int | None = None, margin: int | None = None) -> None:
+    def __init__(
+        self,
+        images: Images,
+        model: nn.Module,
+        size: int | None = None,
+        margin: int | None = None,
+        preprocessing: Given = None,
+        beside: nn.Module | None = None,
+        most: int | None = None,
+    ) -> None:
         self.notes: list[str] = []
+        self.prepared: Prepared | None = None
+        """How a folder's images are prepared."""
         # A tensor's names are of its axes, before torch 2.14.
         self._names: Sequence[str] | None = None if isinstance(images, Tensor) else getattr(images, "names", None)
-        configured = configured_size(model)
-        side = configured[-1] if configured else None
         if isinstance(images, str | Path):
-            self.size, self.margin = size or side or 224, MARGIN if margin is None else margin
-            whole = self.size + self.margin
-            images = ImageFolder(images, size=whole, resize=whole, **_normalisation(model))
+            self.prepared = prepared(model, preprocessing, size, beside)
+            if beside is not None and known(model) and known(beside):
+                other = prepared(beside, preprocessing, size)
+                if other.differs(self.prepared):
+                    self.notes.append(f"the second network was trained on other images than it is given here: {other}")
+            images, self.size, self.margin = _folder(images, self.prepared, margin)
+        elif preprocessing is not None:
+            raise AliasfixError(
+                "preprocessing= is of a folder's images, and these are no folder: prepare them yourself"
+            )
         if isinstance(images, ImageFolder):
-            self._drop_unreadable(images)
-            self._names = [str(path.relative_to(images.root)) for path in images.files]
+            images = copy.copy(images)  # files are left out of this one
+            images.files = images.files[:: math.ceil(len(images.files) / (most or len(images.files)))]
+            tell(f"images: {len(images.files)} in {images.root}" + (f", {self.prepared}" if self.prepared else ""))
+            self.notes += images.checked()
+            self._names = [printable(str(path.relative_to(images.root))) for path in images.files]
         elif iter(images) is images:
             raise AliasfixError("the images are a generator, which can be used only once: pass a list of them")
         self._images: Iterable[Any] = images
-        first = next(iter(batches(images, 1))).images
+        self._fit(model, size, margin)
+        self.labelled = next(iter(batches(self._images, 1))).labels is not None
+        self.classes: Mapping[int, str] = {}
+        """What classes are called, where that is known."""
+
+    def _fit(self, model: nn.Module, size: int | None, margin: int | None) -> None:
+        """Find the size and the margin that the first image has room for."""
+        first = next(iter(batches(self._images, 1))).images
         shortest = min(first.shape[-2:])
-        if not hasattr(self, "size"):
+        if self.prepared is None or self.prepared.transform is not None:
+            configured = configured_size(model)
+            side = configured[-1] if configured and self.prepared is None else None
             self.size = size or (side if side and side <= shortest else shortest)
             self.margin = min(MARGIN, shortest - self.size) if margin is None else margin
         if self.size + self.margin > shortest:
@@ -57,11 +97,6 @@ class Views:
                 f"images of {first.shape[-2]}x{first.shape[-1]} have no {self.size} + {self.margin} pixels: "
                 f"give larger images, or a smaller size or margin"
             )
-        if configured and configured[0] == 1 and isinstance(images, ImageFolder):
-            self._images = _Grey(images)
-        self.labelled = next(iter(batches(self._images, 1))).labels is not None
-        self.classes: Mapping[int, str] = {}
-        """What classes are called, where that is known."""
 
     def __iter__(self) -> Iterator[Any]:
         """Each image, (C, size + margin, size + margin), with its label where there are labels."""
@@ -119,13 +154,6 @@ class Views:
             return f"label mismatch: {folder.root} has {folder.classes} class folders, the model {classes} classes"
         return None
 
-    def _drop_unreadable(self, folder: ImageFolder) -> None:
-        """Find out once which files cannot be read, instead of on every pass."""
-        bad = unreadable(folder.files)
-        if bad:
-            self.notes.append(told(bad, folder.files, folder.root))
-            folder.files = [path for path in folder.files if path not in set(bad)]
-
     class Centres:
         """The central crops."""
 
@@ -140,10 +168,10 @@ class Views:
         """The central crops as the folder's files hold them, (3, size, size) uint8, each with a target."""
 
         def __init__(self, views: Views, targets: Sequence[int] | None) -> None:
-            if not isinstance(views._images, ImageFolder):
+            if not isinstance(views._images, ImageFolder) or views._images.prepared.channels == 1:
                 raise AliasfixError("corruptions act on the pixels of colour images: give a folder of them")
             self._folder, self._size, self._targets = views._images, views.size, targets
-            self.mean, self.std = (of.flatten().tolist() for of in (self._folder.mean, self._folder.std))
+            self.mean, self.std = self._folder.prepared.normalisation
 
         def __iter__(self) -> Iterator[tuple[Tensor, int]]:
             for number, (image, label) in enumerate(self._folder.pixels()):
@@ -160,18 +188,6 @@ class Views:
         def __iter__(self) -> Iterator[tuple[Tensor, int]]:
             for (image, _), target in zip(self._views._pairs(), self._targets, strict=True):
                 yield image, target
-
-
-class _Grey:
-    """The images of a folder with one channel, for a network that takes one."""
-
-    def __init__(self, folder: ImageFolder) -> None:
-        self._folder = folder
-
-    def __iter__(self) -> Iterator[Any]:
-        for item in self._folder:
-            image, *label = item if isinstance(item, tuple) else (item,)
-            yield (image.mean(0, keepdim=True), *label) if label else image.mean(0, keepdim=True)
 
 
 def thumbnail(image: Tensor, side: int = 96) -> Image.Image:
@@ -194,8 +210,13 @@ def _centre(image: Tensor, side: int) -> Tensor:
     return image[:, top : top + side, left : left + side]
 
 
-def _normalisation(model: nn.Module) -> dict[str, Any]:
-    config = getattr(model, "pretrained_cfg", None)
-    config = config if isinstance(config, dict) else {}
-    found = {"mean": config.get("mean") or IMAGENET_MEAN, "std": config.get("std") or IMAGENET_STD}
-    return {key: tuple(value) * (3 if len(value) == 1 else 1) for key, value in found.items()}
+def _folder(root: str | Path, how: Prepared, margin: int | None) -> tuple[ImageFolder, int, int]:
+    """The folder, the size of the network's input, and the margin around it."""
+    room = how.resize - how.size
+    margin = (room if room >= LEAST else 0) if margin is None else margin
+    side = how.size + margin
+    folder = ImageFolder(
+        root, size=side, resize=max(how.resize, side), mean=how.mean, std=how.std, interpolation=how.interpolation,
+        squash=how.squash, transform=how.transform, unreadable=how.unreadable, channels=how.channels,
+    )  # fmt: skip
+    return folder, how.size, margin

@@ -4,8 +4,10 @@ The intermediate tensors of an operation (a padded copy, a dense map) then fit i
 again for the next images. In training they are not saved, but recomputed for the gradient, part by part.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +17,18 @@ _HAS_FLAG = hasattr(torch.compiler, "_is_exporting_flag")  # else only an export
 _IS_OLD = torch.__version__ < "2.8"
 
 PART = 2**20  # values of one part
+_here = threading.local()
+
+
+@contextlib.contextmanager
+def whole_batches() -> Iterator[None]:
+    """Take batches whole in this thread, for whoever listens to the calls: one call is then one of all images."""
+    before = getattr(_here, "whole", False)
+    _here.whole = True
+    try:
+        yield
+    finally:
+        _here.whole = before
 
 
 def runs_now(x: Tensor) -> bool:
@@ -83,6 +97,8 @@ def in_parts(function: Callable[[Tensor], Tensor], linear: Linear, x: Tensor) ->
         x: (N, …).
     """
     if not runs_now(x) or x.numel() <= PART or (len(x) == 1 and not needs_gradient(x)):
+        return linear(function(x))
+    if getattr(_here, "whole", False):
         return linear(function(x))
     if needs_gradient(x):
         out: Tensor = _Parts.apply(x, function, linear)

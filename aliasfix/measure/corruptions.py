@@ -92,9 +92,8 @@ def corruption_errors(
     if isinstance(images, str | Path):
         images = ImageFolder(images, size=224)
     if isinstance(images, ImageFolder):
-        shift, scale = images.mean, images.std
-    else:
-        shift, scale = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+        mean, std = images.prepared.normalisation
+    shift, scale = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
     def corrupted(image: Tensor, number: int, name: str, severity: int) -> Tensor:
         pixels = image.byte().permute(1, 2, 0).numpy()

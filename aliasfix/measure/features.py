@@ -92,7 +92,7 @@ def feature_distance(
     total: dict[str, Tensor] = {}
     between: dict[str, float] = {}
     previous: dict[str, Tensor] = {}
-    unlike: set[str] = set()  # layers whose output has not one entry for each input
+    unlike: set[str] = set()  # layers whose output has not one entry for each input, or that not every image meets
     side, count = None, 0
     with running(model, None, "features") as run:
         for batch, _ in batches(load(images, 224), batch_size, labels=False):
@@ -108,8 +108,10 @@ def feature_distance(
                     raise AliasfixError(
                         f"{', '.join(missing)} gave no tensor (B, C) or (B, C, h, w): leave it out of layers="
                     )
-                for key, value in previous.items():
-                    between[key] = between.get(key, 0) + _cosine_distance(value, features[key]).item()
+                if count:
+                    unlike |= _unlike(previous, features)
+                for key in previous.keys() - unlike:
+                    between[key] = between.get(key, 0) + _cosine_distance(previous[key], features[key]).item()
                 for start in range(0, len(shifts), batch_size):
                     chunk = slice(start, start + batch_size)
                     found = _distances(run, watch, image, features, shifts[chunk])
@@ -127,6 +129,12 @@ def feature_distance(
 
 def _is_leaf(module: nn.Module) -> bool:
     return not is_low_pass_layer(module) and all(map(is_low_pass_layer, module.children()))
+
+
+def _unlike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> set[str]:
+    """The layers whose features in two images cannot be compared."""
+    shared = one.keys() & other.keys()
+    return (one.keys() ^ other.keys()) | {key for key in shared if one[key].shape != other[key].shape}
 
 
 def _features(run: Runner, watch: Mapping[str, nn.Module], image: Tensor) -> dict[str, Tensor]:
@@ -206,7 +214,11 @@ def followed(subject: Subject) -> Followed:
     measured = partial(feature_distance, subject.model, layers=subject.layers, batch_size=setting.batch_size)
     each = [measured([image], shifts=shifts) for image in few]
     layers = {}
+    if not all(each):
+        raise AliasfixError("no layer before or after a sampling site has one output for each image")
     for name, between in measured(few, shifts=shifts[:1]).items():
+        if not all(name in one for one in each):
+            continue
         distance = torch.stack([one[name].distance for one in each]).mean(0)
         layers[name] = replace(each[0][name], distance=distance, between=between.between)
     means = [torch.stack([d.distance.mean() for d in one.values()]).mean() for one in each]

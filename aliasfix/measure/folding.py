@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from aliasfix import surgery
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images, batches, load
+from aliasfix.layers.batches import whole_batches
 from aliasfix.layers.build import is_low_pass_layer
 from aliasfix.measure.drawing import Table
 from aliasfix.measure.metric import Metric
@@ -98,7 +100,8 @@ def aliasing(model: nn.Module, images: Images, *, batch_size: int = 16) -> dict[
 
     Returns:
         By name of the module that calls, in order of the calls: (I,), in [0, 1], see `fold_over`; the mean over
-        calls where a module makes several.
+        calls where a module makes several, and over the parts where a call has several of each image (windows,
+        frames). nan for an image whose batch is not sampled there, or not by images (regions).
 
     Raises:
         AliasfixError: No images.
@@ -111,13 +114,22 @@ def aliasing(model: nn.Module, images: Images, *, batch_size: int = 16) -> dict[
     {'1': tensor([1.])}
     """
     found: dict[str, list[Tensor]] = {}
-    with running(model, None, "aliasing") as run:
+    done = 0
+    with running(model, None, "aliasing") as run, whole_batches():
         for batch, _ in batches(load(images, 224), batch_size, labels=False):
             with call_stack(model) as stack, _Sampling(stack) as sampling:
                 run.forward(run.place(batch))
-            for name, shares in sampling.calls.items():
-                found.setdefault(name, []).append(torch.stack(shares).mean(0).cpu())
+            for name in {**found, **sampling.calls}:
+                earlier = found.setdefault(name, [torch.full((done,), torch.nan)])
+                earlier.append(_by_image(sampling.calls.get(name, []), len(batch)))
+            done += len(batch)
     return {name: torch.cat(shares) for name, shares in found.items()}
+
+
+def _by_image(calls: Sequence[Tensor], count: int) -> Tensor:
+    """(count,): the mean over the calls that have as many parts of every image."""
+    fitting = [call.view(count, -1).nanmean(1).cpu() for call in calls if len(call) and len(call) % count == 0]
+    return torch.stack(fitting).nanmean(0) if fitting else torch.full((count,), torch.nan)
 
 
 class _Sampling(TorchFunctionMode):
@@ -166,6 +178,8 @@ def sampled_at(model: nn.Module, step: Step) -> list[str]:
 def at_sites(subject: Subject) -> list[tuple[str, Tensor]]:
     """Measure the fold-over at each sampling site of the plan: its path, and (I,), the most of its modules.
 
+    Where a module has nan for an image, the others decide.
+
     Raises:
         AliasfixError: the model subsamples at none of them.
     """
@@ -174,7 +188,7 @@ def at_sites(subject: Subject) -> list[tuple[str, Tensor]]:
     found = []
     for step in subject.plan or ():
         if at := [shares[name] for name in sampled_at(subject.model, step) if name in shares]:
-            found.append((step.path, torch.stack(at).amax(0)))
+            found.append((step.path, functools.reduce(torch.fmax, at)))
     if not found:
         raise AliasfixError("no strided module subsamples at a site of the plan")
     return found

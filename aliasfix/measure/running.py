@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
 from aliasfix.running import evaluating
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from aliasfix.text.progress import Work
 
 Model: TypeAlias = Callable[[Tensor], Any]
 Output: TypeAlias = Callable[[Any], Tensor] | str | int | None
@@ -24,8 +21,8 @@ Output: TypeAlias = Callable[[Any], Tensor] | str | int | None
 class Runner:
     """Calls the model on batches and returns checked tensors."""
 
-    def __init__(self, model: Model, output: Output, bar: Bar) -> None:
-        self._model, self._output, self._bar = model, output, bar
+    def __init__(self, model: Model, output: Output, work: Work) -> None:
+        self._model, self._output, self._work = model, output, work
         tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
         self._device = tensors[0].device if tensors else None
         self._dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
@@ -56,6 +53,8 @@ class Runner:
         result = _tensor(self.forward(images), self._output)
         if result.shape[:1] != images.shape[:1]:
             raise AliasfixError(f"the model returned {tuple(result.shape)} for a batch of {len(images)} images")
+        if result.is_complex():
+            raise AliasfixError("the model returned complex numbers: pass output= a function that makes them real")
         if result.isnan().any():
             bad = int(result.isnan().flatten(1).any(1).sum())
             raise AliasfixError(f"the model returned NaN for {bad} of {len(images)} inputs")
@@ -74,7 +73,7 @@ class Runner:
     def forward(self, images: Tensor) -> Any:
         """What the model returns, as it is, for images on its device."""
         result = self._model(images.to(self._dtype or images.dtype))
-        self._bar.advance(len(images))
+        self._work.advance(len(images))
         return result
 
 
@@ -82,38 +81,8 @@ class Runner:
 def running(model: Model, output: Output, what: str) -> Iterator[Runner]:
     """Measure a model, or another callable: a model runs in eval mode, and nothing keeps gradients."""
     still = evaluating(model) if isinstance(model, nn.Module) else torch.no_grad()
-    with still, Bar(what) as bar:
-        yield Runner(model, output, bar)
-
-
-class Bar:
-    """Counts the inputs run, on a terminal only, and only once it has taken more than a second."""
-
-    def __init__(self, what: str) -> None:
-        from rich.console import Console  # here, so that ``import aliasfix`` is quick
-
-        self._what, self._start, self._done = what, time.monotonic(), 0
-        self._console = Console(stderr=True)
-        self._progress: Progress | None = None
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def advance(self, count: int) -> None:
-        """Count more inputs."""
-        self._done += count
-        if self._progress is None and self._console.is_terminal and time.monotonic() - self._start > 1:
-            from rich.progress import Progress
-
-            self._progress = Progress(console=self._console, transient=True)
-            self._task = self._progress.add_task(self._what, total=None)
-            self._progress.start()
-        if self._progress:
-            self._progress.update(self._task, description=f"{self._what}: {self._done} inputs")
-
-    def __exit__(self, *exception: object) -> None:
-        if self._progress:
-            self._progress.stop()
+    with still, Work(what, unit="input") as work:
+        yield Runner(model, output, work)
 
 
 def _tensor(result: Any, output: Output) -> Tensor:

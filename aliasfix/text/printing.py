@@ -1,6 +1,11 @@
 """What rich draws as a table prints as one everywhere."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from rich.table import Table  # otherwise only where a table is made: ``import aliasfix`` is quick
 
 
 class Tabular:
@@ -24,3 +29,12 @@ class Tabular:
         with console.capture() as capture:
             console.print(self)
         return capture.get().rstrip()
+
+
+def plain_table(caption: str, doubt: str | None = None) -> Table:
+    """An empty table with a text below it; above it, why nothing can be concluded from its figures, if so."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title_justify="left", caption_justify="left", title_style="bold")
+    table.title, table.caption = (f"No conclusion: {doubt}." if doubt else None), caption or None
+    return table

@@ -15,6 +15,8 @@ import aliasfix
 from aliasfix import AliasfixError
 from aliasfix.checks.laws import redraw
 
+pytestmark = pytest.mark.filterwarnings("ignore::aliasfix.DoubtWarning")  # of networks with random weights
+
 
 def network(seed: int = 0) -> nn.Module:
     """BatchNorm, groups, a depthwise and a strided convolution and a pool; weights drawn."""

@@ -1,5 +1,6 @@
 """A package of the user's, and a command line to call."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,12 @@ from typer.testing import CliRunner, Result
 from aliasfix.cli import app
 
 Run = Callable[..., Result]
+
+
+def said(stderr: str) -> str:
+    """What a command says, without how far it was on a machine that took a second."""
+    return re.sub(r"^aliasfix: .* …( \(.*\))?\n", "", stderr, flags=re.MULTILINE)
+
 
 NETS = """
 import torch

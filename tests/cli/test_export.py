@@ -14,6 +14,7 @@ import aliasfix
 from aliasfix.files import exporting
 
 from ..drawing import images, needs_onnx, scale_error
+from .conftest import said
 
 Run = Callable[..., Result]
 Fails = Callable[..., str]
@@ -48,7 +49,7 @@ def test_a_converted_file_is_exported(run: Run, home: Path, saved: nn.Module, na
     result = run("export", NET, *options)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"{name}: its output in ")
-    assert result.stderr == ""
+    assert said(result.stderr) == ""
     assert scale_error(saved(images(1, (32, 48))), computes(home / name, images(1, (32, 48)))) <= 1e-5
     result = run("export", NET, *options, "--dynamic", "batch,size", "--quiet")
     assert (result.exit_code, result.output) == (0, "")
@@ -151,4 +152,4 @@ def test_onnx_that_is_not_installed(home: Path) -> None:
     command = ("export", NET, "--input-size", "3,32,32", "-o", "out.onnx")
     done = subprocess.run([sys.executable, "-c", hidden, *command], cwd=home, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == 'aliasfix: error: onnxscript is not installed: pip install "aliasfix[onnx]"\n'
+    assert said(done.stderr) == 'aliasfix: error: onnxscript is not installed: pip install "aliasfix[onnx]"\n'

@@ -1,5 +1,6 @@
 """Two networks side by side: known answers, agreement with the measures, and what happens when a measure fails."""
 
+import dataclasses
 import importlib.metadata
 import json
 import warnings
@@ -14,9 +15,10 @@ from torch import nn
 
 import aliasfix
 from aliasfix import AliasfixError, measure
-from aliasfix.comparison import page
+from aliasfix.comparison import observe, page
 from aliasfix.comparison.bootstrap import paired
 from aliasfix.comparison.cost import memory
+from aliasfix.measure import metric
 
 from .conftest import QUICK, classifier, noise
 
@@ -144,6 +146,44 @@ def test_what_fails_takes_nothing_with_it():
     assert found["aliasing"].failed is None
     assert "not measured: converted: the model returned NaN" in " ".join(str(found).split())
     json.loads(found.to_json())
+
+
+def fails(with_: Exception):
+    def measure(subject):
+        raise with_
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "original: out of memory: lower batch_size (--batch-size)"),
+        (RuntimeError("stack expects each tensor to be equal size"), "original: a mistake of the measure itself"),
+    ],
+)
+def test_a_measure_fails_in_our_words(monkeypatch, error, told):
+    known = dict(metric.metrics())
+    known["aliasing"] = dataclasses.replace(known["aliasing"], measure=fails(error))
+    monkeypatch.setattr(observe, "metrics", lambda: known)
+    net = classifier()
+    found = aliasfix.compare(net, net, noise(), size=16, margin=8, metrics=["aliasing", "probability"], **QUICK)
+    assert found["aliasing"].failed.startswith(told)
+    assert "equal size" not in found["aliasing"].failed
+    assert any("equal size" in note and "test_compare.py" in note for note in found.notes) == ("mistake" in told)
+    assert found["probability"].failed is None
+
+
+def test_a_network_that_fails_is_named_as_the_cause():
+    class Few(nn.Module):
+        def forward(self, x):
+            return classifier()(x) if len(x) < 3 else classifier()(x).view(7, -1)
+
+    found = aliasfix.compare(classifier(), Few(), noise(), size=16, margin=8, metrics=["consistency"], **QUICK)
+    assert found["consistency"].failed.startswith("converted: the network does not run on all that the measure gives")
+    complex_ = Wrapped(lambda y: y + 0j)
+    found = aliasfix.compare(complex_, complex_, noise(), size=16, margin=8, metrics=["consistency"], **QUICK)
+    assert "complex numbers: pass output=" in found["consistency"].failed
 
 
 def test_a_sweep_without_consistency_takes_no_filter(tmp_path):

@@ -254,3 +254,17 @@ def test_no_more_than_a_batch_at_a_time(invariant, photos):
     invariant.conv.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     feature_distance(invariant, photos[:2, :, :8, :8], batch_size=10)
     assert sizes == 2 * [1, *[10] * 6, 4]
+
+
+def test_layers_that_not_every_image_meets_are_left_out(photos):
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.always, self.rarely = nn.ReLU(), nn.ReLU()
+
+        def forward(self, x):
+            return self.rarely(x) if x[0].mean() > mean else self.always(self.always(x))
+
+    mean = photos.mean((1, 2, 3)).sort().values[1:3].mean()
+    found = feature_distance(nn.Sequential(nn.Identity(), Sometimes()), photos, shifts=[(0, 1)])
+    assert list(found) == ["0"]

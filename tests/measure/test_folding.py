@@ -11,6 +11,7 @@ from torch import nn
 import aliasfix
 from aliasfix.edits import DenseCall
 from aliasfix.errors import AliasfixError
+from aliasfix.layers.batches import PART
 from aliasfix.measure import aliasing, fold_over, noise
 
 
@@ -191,3 +192,47 @@ def test_noise_is_of_its_seed():
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
+
+
+def test_a_batch_too_large_to_take_at_once_is_measured_image_by_image():
+    net = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.MaxPool2d(2)).eval()
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    converted = aliasfix.convert(net, example_input=images)
+    assert PART < 8 * 64 * 64 * 64, "the pool and its blur take a few images at a time"
+    alone = torch.cat([aliasing(converted, image[None])["1.aliasfix_blur"] for image in images])
+    assert torch.allclose(aliasing(converted, images)["1.aliasfix_blur"], alone, atol=1e-6)
+
+
+class Windows(nn.Module):
+    """Batches the four quarters of each image."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x):
+        quarters = x.unfold(2, 20, 20).unfold(3, 20, 20).permute(0, 2, 3, 1, 4, 5)
+        return self.pool(quarters.flatten(0, 2))
+
+
+class Regions(nn.Module):
+    """Pools as many regions as it finds."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.rare = nn.MaxPool2d(2), nn.MaxPool2d(2)
+
+    def forward(self, x):
+        self.rare(x) if len(x) == 1 else self.pool(torch.cat([x, x[:1]]))
+        return x
+
+
+def test_parts_of_images_count_for_their_image_and_regions_for_none(photos):
+    found = aliasing(Windows(), photos)["pool"]
+    alone = torch.cat([aliasing(Windows(), photo[None])["pool"] for photo in photos])
+    assert torch.allclose(found, alone, atol=1e-6)
+    regions = aliasing(Regions(), photos, batch_size=3)
+    assert {name: shares.isnan().tolist() for name, shares in regions.items()} == {
+        "pool": [True] * 4,
+        "rare": [True] * 3 + [False],
+    }

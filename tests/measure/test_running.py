@@ -1,4 +1,3 @@
-import time
 from collections import namedtuple
 
 import numpy as np
@@ -156,19 +155,3 @@ def test_images_follow_the_models_precision(dtype, aliased, photos):
 
 def test_any_callable_is_a_model(photos):
     assert circular_consistency(lambda x: x.mean((2, 3)), photos).agreement.tolist() == [1] * 4
-
-
-def test_progress_shows_on_a_terminal_after_a_second(monkeypatch, capsys, photos):
-    def slow(x):
-        time.sleep(0.55)
-        return x.mean((2, 3))
-
-    circular_consistency(slow, photos, passes=1)
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich, a terminal
-    circular_consistency(lambda x: x.mean((2, 3)), photos)
-    assert capsys.readouterr() == ("", "")
-    circular_consistency(slow, photos, passes=1)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "consistency: 8 inputs" in err

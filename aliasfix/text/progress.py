@@ -1,0 +1,170 @@
+"""What long work says of itself on stderr, from its first second: live on a terminal, else in lines."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from aliasfix.text.wording import printable
+
+FIRST, NEXT, LONGEST = 1.0, 5.0, 60.0
+"""Seconds until something is said, and where there is no terminal, until the second line and between the later ones."""
+
+_ENOUGH = 10  # units that tell how long one takes
+
+
+class Work:
+    """A piece of work, and how far it is; a piece within another is shown behind it.
+
+    Without `reporting` around, as where Python calls, it shows itself on a terminal and nowhere else.
+
+    Args:
+        what: is done.
+        total: how many units there are of it, where that is known.
+        unit: what is counted.
+
+    >>> with Work("measuring", 2, "network") as outer, Work("shifts", unit="input") as inner:
+    ...     inner.advance(8)
+    ...     now()
+    'measuring: shifts, 8 inputs'
+    """
+
+    def __init__(self, what: str, total: int | None = None, unit: str = "") -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done, self.detail, self._start = 0, "", time.monotonic()
+        self._shown = contextlib.ExitStack()
+
+    def __enter__(self) -> Work:
+        alone = not _works and _here.reporter is None
+        _works.append(self)
+        if alone:
+            self._shown.enter_context(_Reporter(lines=False))
+        return self
+
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        """Count more units; ``detail`` is said behind them."""
+        self.done, self.detail = self.done + count, detail
+
+    def __exit__(self, *exception: object) -> None:
+        self._shown.close()
+        _works.remove(self)
+
+    @property
+    def text(self) -> str:
+        """What is done and how far it is, in words."""
+        parts = [self.what]
+        if self.done or self.detail:
+            count = f"{self.done} of {self.total}" if self.total else f"{self.done}" if self.unit else ""
+            counted = f"{count} {self.unit}{'s' * (bool(self.unit) and (self.total or self.done) != 1)}".strip()
+            parts += [text for text in (counted, self.detail) if text]
+            spent = time.monotonic() - self._start
+            if self.total and _ENOUGH <= self.done < self.total and spent > NEXT:
+                parts.append(f"about {_duration(spent / self.done * (self.total - self.done))} left")
+        return ", ".join(parts)
+
+
+_works: list[Work] = []
+
+
+def now() -> str:
+    """What is going on, the outermost piece first."""
+    works = list(_works)
+    return ": ".join(work.text for work in works if work is works[0] or work.done or work.detail)
+
+
+def tell(message: object) -> None:
+    """Say something that stays, on the command line only."""
+    if _here.reporter is not None and _here.reporter.lines:
+        say(message)
+
+
+def say(message: object) -> None:
+    """Write one line to stderr."""
+    print(f"aliasfix: {printable(str(message))}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def reporting(what: str, quiet: bool = False) -> Iterator[None]:
+    """Say on stderr that something is done, and how far it is, wherever that goes; ``quiet`` says nothing."""
+    work = Work(what)
+    _works.append(work)
+    try:
+        with _Reporter(lines=not quiet, silent=quiet):
+            yield
+    finally:
+        _works.remove(work)
+
+
+class _Reporter:
+    """Shows what is going on, from a thread of its own."""
+
+    def __init__(self, lines: bool, silent: bool = False) -> None:
+        from rich.console import Console  # here, so that ``import aliasfix`` is quick
+
+        self.lines = lines
+        self._console = Console(stderr=True)
+        self._shows = not silent and (lines or self._console.is_terminal)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Reporter:
+        self._before, _here.reporter = _here.reporter, self
+        if self._shows:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _here.reporter = self._before
+        self._over.set()
+        if self._shows:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        live = self._console.is_terminal
+        if live and self.lines:
+            self._live()
+        elif not self._over.wait(FIRST):
+            (self._live if live else self._in_lines)()
+
+    def _live(self) -> None:
+        from rich.live import Live
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        spinner = Spinner("dots")
+
+        def shown() -> Any:
+            spinner.update(text=Text(f"{now()} …"))
+            return spinner
+
+        with Live(get_renderable=shown, console=self._console, transient=True, redirect_stdout=False):
+            self._over.wait()
+
+    def _in_lines(self) -> None:
+        start, pause = time.monotonic() - FIRST, NEXT
+        say(f"{now()} …")
+        while not self._over.wait(pause):
+            say(f"{now()} … ({_duration(time.monotonic() - start)})")
+            pause = min(LONGEST, 1.5 * pause)
+
+
+class _Here:
+    reporter: _Reporter | None = None
+
+
+_here = _Here()
+
+
+def _duration(seconds: float) -> str:
+    """A time in words.
+
+    >>> _duration(8), _duration(200), _duration(9000)
+    ('8 s', '3 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
