@@ -167,6 +167,7 @@ def test_circular_output_changes_less_with_every_wider_filter(rule, case):
 
 # What enlarges, and what rearranges by a reshape, strides over nothing that ATen could see.
 NOT_STRIDED = ("interpolate", "max_unpool", "pixel_shuffle", "space_to_depth", "transposed_conv")
+ONE_AXIS = ("rows", "in_1d", "haar")  # to ATen a slice along one axis may as well split a table
 
 
 @pytest.mark.parametrize(("rule", "case"), CONVERTED)
@@ -174,7 +175,7 @@ def test_nothing_strided_is_unaccounted_for(rule, case):
     model, x = build(case), draw(case.shape)
     empty = aliasfix.Plan(aliasfix.Recipe(), ())
     converted = aliasfix.convert(model, example_input=x)
-    if rule.name not in NOT_STRIDED:
+    if rule.name not in NOT_STRIDED and (rule.name != "spatial_slice" or case.name not in ONE_AXIS):
         assert unaccounted(model, empty, (x,), {})
     assert unaccounted(converted, aliasfix.report(converted), (x,), {}) == []
 

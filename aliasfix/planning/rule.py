@@ -32,6 +32,7 @@ class Site:
         enlarges: whether it samples up, not down; the blur then acts at the higher resolution.
         before: whether the operation stays as it is and the blur goes before it, at the higher resolution.
         axes: the spatial axes counted from the end; the last ones if empty.
+        whole: whether it drops no sample, alone or with the calls beside it; ``gather="keep"`` leaves it alone then.
     """
 
     stride: tuple[int, ...]
@@ -40,6 +41,7 @@ class Site:
     enlarges: bool = False
     before: bool = False
     axes: tuple[int, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)
