@@ -14,7 +14,7 @@ def modules(package: str) -> Iterator[ModuleType]:
     """Import the files of a package, in the order of their names.
 
     >>> [module.__name__ for module in modules("aliasfix.text")]
-    ['aliasfix.text.printing', 'aliasfix.text.wording']
+    ['aliasfix.text.printing', 'aliasfix.text.progress', 'aliasfix.text.wording']
     """
     for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
         yield importlib.import_module(f"{package}.{info.name}")

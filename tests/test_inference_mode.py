@@ -40,6 +40,7 @@ def test_a_model_that_was_made_there() -> None:
     assert not any(tensor.is_inference() for tensor in (*converted.parameters(), *converted.buffers()))
 
 
+@pytest.mark.filterwarnings("ignore::aliasfix.DoubtWarning")  # the network was not trained
 def test_what_follows_a_conversion(tmp_path) -> None:
     model = Net().eval()
     converted = aliasfix.convert(model)
