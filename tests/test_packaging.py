@@ -143,7 +143,7 @@ def test_the_recipe_of_the_readme_runs(tmp_path):
     photographs(tmp_path / "photos", count=5)
     small = recipe.replace("epochs=10", "epochs=1, size=64").replace(", original)", ", original, size=64)")
     assert small.count("size=64") == 2
-    untrained = "ignore:the original gives"
+    untrained = "ignore:the original"
     printed = run("-W", "error", "-W", untrained, "-c", small, cwd=tmp_path)
     assert re.search(r"^ *1 +1 ", printed, re.MULTILINE), printed
     assert (tmp_path / "run" / "best.safetensors").exists()
