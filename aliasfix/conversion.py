@@ -52,6 +52,7 @@ def convert(
     padding: str = "reflect",
     stem: str = "paper",
     average: str = "keep",
+    gather: str = "keep",
     include: Selection = None,
     exclude: Selection = None,
     budget: float | None = None,
@@ -63,7 +64,7 @@ def convert(
 
     Args:
         model: any module. Its class, methods, parameters and state_dict keys stay the same.
-        filter, padding, stem, average, budget, memory_budget: see `Recipe`.
+        filter, padding, stem, average, gather, budget, memory_budget: see `Recipe`.
         example_input: an input to trace the model with: a tensor, a tuple of positional arguments, or a dict of keyword
             arguments. Default: an image of the size in the model's own configuration, else of a guessed size.
         include, exclude: module-path globs, or a predicate of (module, path).
@@ -87,7 +88,7 @@ def convert(
     """
     _refuse(model)
     globs = _paths(model, include), _paths(model, exclude)
-    options = recipe or Recipe(filter, padding, stem, average, *globs, budget, memory_budget)
+    options = recipe or Recipe(filter, padding, stem, average, gather, *globs, budget, memory_budget)
     done = surgery.executed(model)
     if done is not None and done.recipe != options:
         raise AliasfixError(f"the model was converted with {done.recipe}; undo that first with aliasfix.revert(model)")
@@ -97,7 +98,7 @@ def convert(
     if done is not None:
         return model
     if not plan.converted:
-        reason = plan.kept[0].reason if plan.kept else "No operation in it samples."
+        reason = " ".join(dict.fromkeys(str(step.reason) for step in plan.kept)) or "No operation in it samples."
         warnings.warn(f"nothing to convert in {type(model).__name__}: {reason}", NoEffectWarning, stacklevel=4)
         return model
     if plan.lattice.drifts:
@@ -122,6 +123,7 @@ def inspect(
     padding: str = "reflect",
     stem: str = "paper",
     average: str = "keep",
+    gather: str = "keep",
     include: Selection = None,
     exclude: Selection = None,
     budget: float | None = None,
@@ -138,7 +140,7 @@ def inspect(
     """
     _refuse(model)
     globs = _paths(model, include), _paths(model, exclude)
-    options = recipe or Recipe(filter, padding, stem, average, *globs, budget, memory_budget)
+    options = recipe or Recipe(filter, padding, stem, average, gather, *globs, budget, memory_budget)
     return _plan(model, options, example_input)
 
 

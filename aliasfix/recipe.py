@@ -25,7 +25,10 @@ class Recipe:
             ``keep`` converts none.
         average: ``keep`` blurs after average pooling; ``replace`` replaces average pooling by the blur (Zhang, ICML
             2019, section 3).
-        include: module-path globs. Only operations in these modules are converted, whatever the stem policy.
+        gather: the policy for operations that keep every sample of a map and move neighbours to channels (patch
+            merging, ``pixel_unshuffle``, slices at all offsets). ``keep`` does not convert them, since they drop
+            nothing. ``blur`` blurs before them. Stored recipes without this option mean ``blur``.
+        include: module-path globs. Only operations in these modules are converted, whatever ``stem`` and ``gather``.
         exclude: module-path globs. Operations in these modules are not converted.
         budget: the most multiply-adds of the converted model, as a multiple of the original's. The sites that add most
             per sampled value are kept until the others fit. Default: no limit.
@@ -61,6 +64,14 @@ class Recipe:
         metadata={
             "choices": ("keep", "replace"),
             "help": "Blur after average pooling, or replace it by the blur.",
+        },
+    )
+    gather: str = field(
+        default="keep",
+        metadata={
+            "choices": ("keep", "blur"),
+            "help": "Keep operations that move all neighbouring samples to channels (patch merging, pixel_unshuffle), "
+            "or blur before them.",
         },
     )
     include: Sequence[str] | None = field(
@@ -122,6 +133,6 @@ class Recipe:
             unknown = sorted(set(options) - known) if isinstance(options, dict) else options
             raise AliasfixError(f"the recipe has options this version does not know: {unknown}")
         try:
-            return cls(**options)
+            return cls(**{"gather": "blur", **options})  # as versions did that had no such option
         except TypeError as error:
             raise AliasfixError(f"the recipe has an option of the wrong type: {error}") from None

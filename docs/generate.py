@@ -211,12 +211,23 @@ def tested(counts):
     return "not run" if not passed + failed else f"{passed:,} pass" + (f", {failed} fail" if failed else "")
 
 
+def gathers():
+    """What keeping gathers and blurring before them does, in ``benchmarks/gathers.py``."""
+    lines = ["| network | converted | agreement | consistency |", "|---|---|---:|---:|"]
+    for name, ways in load("gathers")["networks"].items():
+        for way, runs in ways.items():
+            cells = [spread([value / 100 for value in column]) for column in zip(*runs, strict=True)]
+            cells = [f"{cells[0]} dB", ""] if len(cells) == 1 else cells
+            lines.append(f"| {name} | {way} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 SECTIONS = {
     "README.md": {"rules": rule_table, "photographs": photographs, "conversion": conversion},
     "docs/performance.md": {"models": models, "memory": memory, "layers": layers},
     "CONTRIBUTING.md": {"house": house, "example": example, "metric": metric},
     "docs/tools.md": {"torch-versions": torch_versions},
-    "docs/recovery.md": {"recovery": recovery, "methods": methods},
+    "docs/recovery.md": {"recovery": recovery, "methods": methods, "gathers": gathers},
 }
 
 

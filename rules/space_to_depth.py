@@ -4,8 +4,9 @@
 
 A patch of s x s samples becomes s² channels, by a reshape and a permutation (Swin's patch merging in timm) or by
 ``pixel_unshuffle``. No sample is lost, but each channel is the map subsampled at another phase, and the following
-operations mix the channels at the low rate only. The blur goes before the gather. As the first operation of a model it
-is a patch embedding or a stem, and the stem policy applies.
+operations mix the channels at the low rate only. The blur goes before the gather; ``gather="keep"``
+keeps the gather as it is. As the first operation of a model it is a patch embedding or a stem, and the stem policy
+applies.
 
 Shapes: unchanged; the axes split are the spatial ones, wherever they are.
 
@@ -46,7 +47,7 @@ class SpaceToDepth(Rule):
         reason = None
         if of(call.arguments["input"]).name == "blur_pool":
             reason = "aliasfix has blurred its input already."
-        return Site(stride, stride, reason, before=True, axes=() if axes == (-2, -1) else axes)
+        return Site(stride, stride, reason, before=True, axes=() if axes == (-2, -1) else axes, whole=True)
 
     cases = (
         Case("swin_in_timm", lambda: _PatchMerging(), (2, 4, 16, 20), multiple=4),

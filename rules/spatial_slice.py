@@ -4,7 +4,8 @@
 
 Keeping every s-th row and column is subsampling without any operation before it, as in the patch merging of Swin
 (four slices of one map) and in some shortcuts. The blur goes before the slice, at the full resolution, so that
-slices at different offsets share one blurred map.
+slices at different offsets share one blurred map. Where slices of one map read it at all offsets, nothing is dropped
+(patch merging, Focus, wavelets), and ``gather="keep"`` keeps them as they are.
 
 A slice along a single axis is one of two in a row, or of a map of one axis, and is blurred along this axis. It may
 as well split a table (rotary embeddings) or interleaved channels, which is no sampling: it is a site only where the
@@ -18,7 +19,7 @@ Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
 Transformer", ICCV 2021, section 3.1, for the patch merging.
 """
 
-import math
+import itertools
 from typing import Any
 
 import torch
@@ -82,15 +83,20 @@ def _steps(index: Any, dims: int) -> dict[int, slice]:
 
 
 def _reads_all(source: fx.Node, steps: dict[int, slice]) -> bool:
-    """Whether slices of one map with the same steps start at all offsets."""
-    read = set()
+    """Whether slices of one map with the same steps start at all offsets, and each goes on to the end."""
+    sizes, read = of(source).sizes, set()
     for user in source.users:
         if of(user).name == "__getitem__" and user.args[0] is source:
-            other = _steps(user.args[1], len(of(source).sizes))
+            other = _steps(user.args[1], len(sizes))
             if {axis: part.step for axis, part in other.items()} == {axis: part.step for axis, part in steps.items()}:
-                read.add(tuple((part.start or 0) % part.step for part in other.values()))
-    offsets: int = math.prod(part.step for part in steps.values())
-    return len(read) == offsets
+                read.add(tuple(_offset(part, sizes[axis]) for axis, part in other.items()))
+    return read == set(itertools.product(*(range(part.step) for part in steps.values())))
+
+
+def _offset(part: slice, size: int) -> int | None:
+    """Where a slice starts; None where it leaves out more than the other samples of its steps."""
+    taken = range(size)[part]
+    return taken.start if taken and taken.start < part.step and taken[-1] + part.step >= size else None
 
 
 class _Slice(nn.Module):

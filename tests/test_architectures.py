@@ -59,7 +59,9 @@ def converted(request: pytest.FixtureRequest) -> Converted:
     model, own = build(request.param)
     odd, small = INSTEAD.get(request.param, (ODD, SMALL))
     draw(model, images(2, own if "inception" in request.param else small))
-    delta1, tri3 = (aliasfix.convert(model, name, example_input=images(1, own)) for name in ("delta1", "tri3"))
+    delta1, tri3 = (
+        aliasfix.convert(model, name, gather="blur", example_input=images(1, own)) for name in ("delta1", "tri3")
+    )
     return Converted(model, delta1, tri3, own, odd, small)
 
 
@@ -158,8 +160,11 @@ def test_every_strided_operation_is_accounted_for(converted: Converted) -> None:
 
 def test_swin_lists_its_patch_merging() -> None:
     model, _ = build(SWIN)
-    merging = {step.path: step.reason for step in aliasfix.inspect(model) if "downsample" in step.path}
-    assert merging == {f"layers.{n}.downsample": None for n in (1, 2, 3)}
+    for gather, actions in (("keep", ["keep"] * 3), ("blur", ["convert"] * 3)):
+        merging = {
+            step.path: step.action for step in aliasfix.inspect(model, gather=gather) if "downsample" in step.path
+        }
+        assert merging == dict(zip((f"layers.{n}.downsample" for n in (1, 2, 3)), actions, strict=True))
 
 
 def test_vit_has_nothing_to_convert() -> None:

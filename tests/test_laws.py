@@ -1,6 +1,7 @@
 """The laws of the design on every rule's cases."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ CASES = [pytest.param(rule, case, id=f"{rule.name}-{case.name}") for rule in rul
 CONVERTED = [param for param in CASES if param.values[1].kept is None]
 SAMPLING = [param for param in CONVERTED if param.values[0].purpose == "sampling"]
 KEPT = [param for param in CASES if param.values[1].kept is not None]
+convert, inspect = partial(aliasfix.convert, gather="blur"), partial(aliasfix.inspect, gather="blur")  # all there is
 FILTERS = ["rect2", "tri3", "bin4", "bin5", "bin6", "bin7"]
 
 
@@ -46,7 +48,7 @@ def outputs(value):
 
 @pytest.mark.parametrize(("rule", "case"), CASES)
 def test_inspect_says_what_happens_to_the_call(rule, case):
-    steps = [step for step in aliasfix.inspect(build(case), example_input=draw(case.shape)) if step.rule == rule.name]
+    steps = [step for step in inspect(build(case), example_input=draw(case.shape)) if step.rule == rule.name]
     step = steps[-1]
     if case.kept is None:
         assert (step.action, step.reason) == ("convert", None)
@@ -62,7 +64,7 @@ def test_inspect_says_what_happens_to_the_call(rule, case):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_delta1_returns_what_the_original_returns(rule, case, dtype):
     model = build(case).to(dtype)
-    same = aliasfix.convert(model, "delta1", example_input=draw(case.shape, dtype=dtype))
+    same = convert(model, "delta1", example_input=draw(case.shape, dtype=dtype))
     assert any(isinstance(module, BlurPool) for module in same.modules())
     for shape in sizes(case):
         x = draw(shape, dtype=dtype)
@@ -77,7 +79,7 @@ def test_any_filter_keeps_shapes_keys_and_parameters(rule, case, filter):
     model = build(case)
     original = copy.deepcopy(model)
     parameters = list(model.parameters())
-    converted = aliasfix.convert(model, filter, example_input=draw(case.shape), inplace=True)
+    converted = convert(model, filter, example_input=draw(case.shape), inplace=True)
     assert converted is model
     assert all(a is b for a, b in zip(parameters, converted.parameters(), strict=True))
     assert list(converted.state_dict()) == list(original.state_dict())
@@ -94,7 +96,7 @@ def test_any_filter_keeps_shapes_keys_and_parameters(rule, case, filter):
 @torch.no_grad()
 def test_no_values_are_asked_for_to_know_the_shapes(rule, case):
     model = build(case)
-    converted = aliasfix.convert(model, example_input=draw(case.shape))
+    converted = convert(model, example_input=draw(case.shape))
     for shape in sizes(case):
         real = outputs(converted(draw(shape)))
         with FakeTensorMode(allow_non_fake_inputs=True) as fake:
@@ -105,12 +107,12 @@ def test_no_values_are_asked_for_to_know_the_shapes(rule, case):
 @pytest.mark.parametrize(("rule", "case"), CONVERTED)
 def test_twice_is_once_and_revert_gives_the_original_back(rule, case):
     model, x = build(case), draw(case.shape)
-    converted = aliasfix.convert(model, example_input=x)
-    again = aliasfix.convert(converted, example_input=x)
+    converted = convert(model, example_input=x)
+    again = convert(converted, example_input=x)
     assert all(torch.equal(a, b) for a, b in zip(outputs(converted(x)), outputs(again(x)), strict=True))
     assert str(again) == str(converted)
     with pytest.raises(aliasfix.AliasfixError, match="revert"):
-        aliasfix.convert(converted, "bin5", example_input=x)
+        convert(converted, "bin5", example_input=x)
     reverted = aliasfix.revert(converted)
     assert aliasfix.report(reverted) is None
     assert str(reverted) == str(model)
@@ -159,7 +161,7 @@ def test_circular_output_changes_less_with_every_wider_filter(rule, case):
     shape = (*case.shape[:2], *(24 for _ in case.shape[2:]))
     changes = []
     for filter in ["delta1", *FILTERS]:
-        model = aliasfix.convert(circular(build(case)), filter, padding="circular", example_input=draw(shape))
+        model = convert(circular(build(case)), filter, padding="circular", example_input=draw(shape))
         changes.append(shift_change(model, shape, 1))
     assert changes == sorted(changes, reverse=True)
     assert changes[-1] < 0.5 * changes[0]
@@ -174,7 +176,7 @@ ONE_AXIS = ("rows", "in_1d", "haar")  # to ATen a slice along one axis may as we
 def test_nothing_strided_is_unaccounted_for(rule, case):
     model, x = build(case), draw(case.shape)
     empty = aliasfix.Plan(aliasfix.Recipe(), ())
-    converted = aliasfix.convert(model, example_input=x)
+    converted = convert(model, example_input=x)
     if rule.name not in NOT_STRIDED and (rule.name != "spatial_slice" or case.name not in ONE_AXIS):
         assert unaccounted(model, empty, (x,), {})
     assert unaccounted(converted, aliasfix.report(converted), (x,), {}) == []
@@ -183,7 +185,7 @@ def test_nothing_strided_is_unaccounted_for(rule, case):
 @pytest.mark.parametrize(("rule", "case"), KEPT)
 def test_what_is_kept_is_accounted_for(rule, case):
     model, x = build(case), draw(case.shape)
-    assert unaccounted(model, aliasfix.inspect(model, example_input=x), (x,), {}) == []
+    assert unaccounted(model, inspect(model, example_input=x), (x,), {}) == []
 
 
 class PaddedOutside(nn.Module):
@@ -202,14 +204,14 @@ class PaddedOutside(nn.Module):
 
 def test_padding_that_is_computed_from_the_stride_stays():
     model, x = redraw(PaddedOutside()).eval(), draw((2, 4, 16, 20))
-    same = aliasfix.convert(model, "delta1", example_input=x)
+    same = convert(model, "delta1", example_input=x)
     torch.testing.assert_close(same(x), model(x))
     assert len(aliasfix.report(same).converted) == 2
 
 
 @pytest.mark.parametrize(("rule", "case"), CASES)
 def test_a_plan_survives_json(rule, case):
-    plan = aliasfix.inspect(build(case), example_input=draw(case.shape))
+    plan = inspect(build(case), example_input=draw(case.shape))
     assert aliasfix.Plan.from_json(plan.to_json()) == plan
 
 
@@ -217,7 +219,7 @@ def test_toy_example_of_the_paper():
     signal = torch.tensor([[[0.0, 0, 1, 1, 0, 0, 1, 1]]])
     shifted = torch.roll(signal, -1, -1)
     pool = nn.MaxPool1d(2)
-    blurred = aliasfix.convert(pool, "tri3", padding="circular", example_input=signal)
+    blurred = convert(pool, "tri3", padding="circular", example_input=signal)
 
     def outputs_of(model):
         around = [torch.cat([x, x[..., :1]], -1) for x in (signal, shifted)]

@@ -102,7 +102,7 @@ def test_a_plan_is_read_and_is_the_one_that_is_made_today() -> None:
     plan = aliasfix.Plan.from_json((DATA / "plan.json").read_text())
     assert {type(edit).__name__ for edit in plan.edits} == EDITS
     again = aliasfix.Plan.from_json(plan.to_json())
-    today = aliasfix.inspect(Net(), average="replace", example_input=image())
+    today = aliasfix.inspect(Net(), average="replace", gather="blur", example_input=image())
     for other in (again, today, aliasfix.report(aliasfix.load(DATA / "own.pth", Net()))):
         assert other == plan
     for other in (again, today):
@@ -112,7 +112,7 @@ def test_a_plan_is_read_and_is_the_one_that_is_made_today() -> None:
 
 def test_a_recipe_is_read() -> None:
     recipe = aliasfix.Recipe.from_json((DATA / "recipe.json").read_text())
-    assert recipe == aliasfix.Recipe("tri3", average="replace")
+    assert recipe == aliasfix.Recipe("tri3", average="replace", gather="blur")  # which had no name then
     assert recipe == aliasfix.Recipe.from_json(recipe.to_json())
 
 

@@ -20,6 +20,7 @@ OTHER = {  # than the default, for each
     "padding": "zero",
     "stem": "full",
     "average": "replace",
+    "gather": "blur",
     "include": ("1",),
     "exclude": ("2",),
     "budget": 300.0,

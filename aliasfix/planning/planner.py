@@ -114,9 +114,10 @@ def _policy(call: Candidate, recipe: Recipe, first: bool) -> str | None:
         return "The recipe excludes it."
     if recipe.include is not None:
         return None if matches(path, recipe.include) else "The recipe does not include it."
-    if call.rule.stem and first:
-        return stem.reason_to_keep(call.site, recipe.stem)
-    return None
+    reason = stem.reason_to_keep(call.site, recipe.stem) if call.rule.stem and first else None
+    if reason is None and call.site.whole and recipe.gather == "keep":
+        reason = "It drops no sample: all of them go to channels. gather='blur' blurs before it."
+    return reason
 
 
 def matches(path: str, globs: Collection[str]) -> bool:
