@@ -211,6 +211,7 @@ def test_a_layer_that_runs_twice_is_left_alone(images: Tensor) -> None:
     assert found.sites
 
 
+@pytest.mark.slow
 def test_a_timm_network(images: Tensor) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -94,6 +94,7 @@ def test_quiet(run: Run, home: Path, tree: Path) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_directories_of_timm(run: Run, fails: Fails, home: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model(TIMM, num_classes=4).eval()

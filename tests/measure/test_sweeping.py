@@ -99,6 +99,7 @@ def test_full_grid_never_gives_the_model_more_than_a_batch(batch_size):
     assert kept == 12 * 3 * 1024
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_whatever_the_number_of_shifts():
     """As `sweep` says: a batch, as much shifted, what the model makes of it, and 12 bytes an image and shift."""
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
