@@ -12,6 +12,7 @@ from torch import fx
 
 from ..tracing.operation import of
 from ..tracing.trace import Trace
+from .permutation import permutation
 from .plan import Drift, Lattice
 from .rule import per_axis, spatial_axes
 from .tail import kind
@@ -87,7 +88,7 @@ def _step(node: fx.Node, found: Mapping[fx.Node, Position], shift: tuple[float, 
     op, shape = of(node).name, of(node).sizes
     source = [found[branch] for branch in node.all_input_nodes if of(branch).variable and branch in found]
     if kind(op) == "permute":
-        return _permuted(node, source[0])
+        return tuple(source[0][axis] for axis in permutation(node) or ())
     if op in WINDOWS:
         return _windowed(node, source[0], shift)
     if op == "pad":
@@ -105,14 +106,6 @@ def _step(node: fx.Node, found: Mapping[fx.Node, Position], shift: tuple[float, 
     return tuple(merged)
 
 
-def _permuted(node: fx.Node, source: Position) -> Position:
-    order: Any = node.args[1:] if len(node.args) > 2 else (node.args[1] if len(node.args) > 1 else None)
-    order = node.kwargs.get("dims") if order is None else order
-    if len(order) == 1 and isinstance(order[0], tuple | list):
-        order = order[0]
-    return tuple(source[int(axis)] for axis in order)
-
-
 def _padded(node: fx.Node, source: Position) -> Position:
     borders: Any = node.args[1] if len(node.args) > 1 else node.kwargs["pad"]
     out = list(source)
@@ -122,10 +115,14 @@ def _padded(node: fx.Node, source: Position) -> Position:
     return tuple(out)
 
 
+def window(node: fx.Node) -> tuple[int, ...]:
+    """Return the size of the window of a convolution or pool along each spatial axis."""
+    axes, bound = spatial_axes(of(node).name), of(node).arguments
+    return of(bound["weight"]).sizes[-axes:] if "weight" in bound else per_axis(bound["kernel_size"], axes)
+
+
 def _windowed(node: fx.Node, source: Position, shift: tuple[float, ...] | None) -> Position:
-    axes = spatial_axes(of(node).name)
-    bound = of(node).arguments
-    kernel = of(bound["weight"]).sizes[-axes:] if "weight" in bound else per_axis(bound["kernel_size"], axes)
+    axes, bound, kernel = spatial_axes(of(node).name), of(node).arguments, window(node)
     stride = per_axis(bound.get("stride") or (1 if "weight" in bound else kernel), axes)
     padding = bound.get("padding", 0)
     dilation = per_axis(bound.get("dilation", 1), axes)

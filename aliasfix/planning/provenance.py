@@ -7,7 +7,7 @@ operations nothing is known: the channels of a token, a head or a table are neve
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul
 from typing import Any
@@ -16,6 +16,7 @@ from torch import fx
 
 from ..tracing.operation import of
 from ..tracing.trace import Trace
+from .permutation import permutation
 from .tail import acts_by_position, kind
 
 Axes = frozenset[int]  # counted from the end
@@ -60,8 +61,9 @@ def _spatial(node: fx.Node) -> Axes:
     first: Axes = sources[0].meta["spatial"]
     if shape is None or op in _RESIZES:  # several results, each of which is a part
         return first
-    if op in _MOVED:
-        return _renamed(node, sources[0], _MOVED[op])
+    order = permutation(node)
+    if order is not None:
+        return frozenset(order.index(axis % len(order)) - len(order) for axis in first)
     if op in _RESHAPES:
         return _reshaped(of(sources[0]).sizes, shape, first)
     if op == "getitem":
@@ -79,43 +81,6 @@ def _at_full_length(source: fx.Node, shape: Sequence[int]) -> Axes:
     sizes: Sequence[int] = of(source).shape or shape
     axes: Axes = source.meta["spatial"]
     return frozenset(axis for axis in axes if -axis <= len(sizes) and (sizes[axis] > 1 or shape[axis] == 1))
-
-
-def _numbers(values: Sequence[Any]) -> list[int]:
-    """The numbers among arguments, of a tuple or one by one."""
-    return [int(part) for value in values for part in (value if isinstance(value, tuple | list) else (value,))]
-
-
-def _permute(order: list[int], given: list[int]) -> list[int]:
-    return given
-
-
-def _swap(order: list[int], given: list[int]) -> list[int]:
-    a, b = given
-    order[a], order[b] = order[b], order[a]
-    return order
-
-
-def _move(order: list[int], given: list[int]) -> list[int]:
-    half = len(given) // 2
-    pairs = dict(zip(given[half:], given[:half], strict=True))
-    rest = iter(axis for axis in order if axis not in given[:half])
-    return [pairs[place] if place in pairs else next(rest) for place in range(len(order))]
-
-
-_MOVED: dict[str, Callable[[list[int], list[int]], list[int]]] = {
-    "permute": _permute,
-    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), _swap),
-    **dict.fromkeys(("movedim", "moveaxis"), _move),
-}
-
-
-def _renamed(node: fx.Node, source: fx.Node, moved: Callable[[list[int], list[int]], list[int]]) -> Axes:
-    """The axes behind a permutation."""
-    dims = len(of(source).sizes)
-    given = [number % dims for number in _numbers([*node.args[1:], *node.kwargs.values()])]
-    order = moved(list(range(dims)), given)
-    return frozenset(order.index(axis % dims) - dims for axis in source.meta["spatial"])
 
 
 def _reshaped(before: Sequence[int], after: Sequence[int], spatial: Axes) -> Axes:

@@ -7,8 +7,8 @@ from torch import fx
 
 from ..tracing.operation import of
 from ..tracing.trace import Trace
-from .lattice import WINDOWS
-from .rule import Site, per_axis, spatial_axes
+from .lattice import WINDOWS, window
+from .rule import Site
 
 
 def stems(trace: Trace, sampling: Collection[fx.Node]) -> set[fx.Node]:
@@ -30,9 +30,7 @@ def stems(trace: Trace, sampling: Collection[fx.Node]) -> set[fx.Node]:
 def _mixes_positions(node: fx.Node) -> bool:
     if node.op != "call_function" or of(node).name not in WINDOWS or not of(node).variable:
         return False
-    axes, bound = spatial_axes(of(node).name), of(node).arguments
-    kernel = of(bound["weight"]).sizes[-axes:] if "weight" in bound else per_axis(bound["kernel_size"], axes)
-    return prod(kernel) > 1
+    return prod(window(node)) > 1
 
 
 def split(site: Site) -> tuple[int, ...] | None:

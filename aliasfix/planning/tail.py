@@ -5,13 +5,14 @@ channels, activation, dropout. It may branch and meet again, as in ``x * sigmoid
 every branch passes. The tail ends before operations that mix positions, and before unknown operations.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
 
 from ..tracing.operation import of
+from .permutation import permutation
 
 _LINEAR = {
     *("batch_norm", "layer_norm", "rms_norm", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"),
@@ -132,23 +133,9 @@ def _position_axes(node: fx.Node, region: dict[fx.Node, tuple[int, ...]], axes: 
         normalized: Any = node.args[1] if len(node.args) > 1 else node.kwargs["normalized_shape"]
         return spatial if all(-axis > len(normalized) for axis in spatial) else None
     if op in _MOVES:
-        return _moved(op, node, spatial, len(shape))
+        order = None if op in ("movedim", "moveaxis") else permutation(node)
+        return None if order is None else tuple(order.index(axis % len(shape)) - len(shape) for axis in spatial)
     return spatial if len(shape) == len(of(variables[0]).sizes) else None
-
-
-def _moved(op: str, node: fx.Node, spatial: tuple[int, ...], dims: int) -> tuple[int, ...] | None:
-    """Return the spatial axes after a permutation."""
-    order = list(range(dims))
-    arguments = list(node.args[1:]) + list(node.kwargs.values())
-    if op == "permute":
-        wanted: Sequence[object] = arguments[0] if isinstance(arguments[0], tuple | list) else arguments
-        order = [int(str(axis)) % dims for axis in wanted]
-    elif op in ("transpose", "swapaxes"):
-        a, b = (int(str(axis)) % dims for axis in arguments)
-        order[a], order[b] = order[b], order[a]
-    else:
-        return None
-    return tuple(order.index(axis % dims) - dims for axis in spatial)
 
 
 def _join(
