@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
+from aliasfix.attributes import IMAGES
 from aliasfix.errors import AliasfixError
 from aliasfix.images.prepared import IMAGENET, Prepared, settle
 from aliasfix.images.preprocessing import Preprocessing, Transform
 from aliasfix.tracing.example import configured_size
 
-_KNOWN = "_aliasfix_images"
 Given = Preprocessing | Transform | None
 """What a user says of the images: a `Preprocessing`, a transform of his own, or nothing."""
 
@@ -64,7 +64,7 @@ def said(given: Given, size: int | None = None) -> Preprocessing:
 
 def known(model: nn.Module) -> tuple[str, Preprocessing] | None:
     """What was saved with a model, or said of it, and where that comes from; None if nothing."""
-    held = model.__dict__.get(_KNOWN)
+    held = model.__dict__.get(IMAGES)
     return None if held is None else (held["source"], Preprocessing.from_dict(held["images"]))
 
 
@@ -84,7 +84,7 @@ def remember(model: nn.Module, images: Preprocessing, source: str) -> None:
     elif "size" in more and {"size", "resize"} <= data.keys():
         data["crop_pct"] = data["size"] / data.pop("resize")  # as much is cropped of another size
     if more:
-        model.__dict__[_KNOWN] = {"source": source, "images": data | more}
+        model.__dict__[IMAGES] = {"source": source, "images": data | more}
 
 
 def configured(model: nn.Module) -> tuple[str, Preprocessing] | None:
