@@ -12,15 +12,14 @@ Source: Jaderberg et al., "Spatial Transformer Networks", NeurIPS 2015, for the 
 """
 
 import math
-from collections.abc import Callable
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torch.nn import functional as F
 
 from aliasfix.planning.low_pass import fixed_value
 from aliasfix.planning.provenance import is_spatial
-from aliasfix.planning.rule import Case, Rule, Site
+from aliasfix.planning.rule import Case, Convolved, Rule, Site
 from aliasfix.tracing.operation import Operation, of
 from aliasfix.tracing.trace import Trace
 
@@ -43,9 +42,9 @@ class GivenPositions(Rule):
         return None if found is None else Site(found[0], reason=found[1])
 
     cases = (
-        Case("index_select", lambda: _Sampled(_selected_columns), kept="slice"),
-        Case("smaller_grid", lambda: _Sampled(_zoomed), kept="grid"),
-        Case("as_strided", lambda: _Sampled(_every_other), kept="slice"),
+        Case("index_select", lambda: Convolved(_selected_columns), kept="slice"),
+        Case("smaller_grid", lambda: Convolved(_zoomed), kept="grid"),
+        Case("as_strided", lambda: Convolved(_every_other), kept="slice"),
     )
 
 
@@ -86,16 +85,6 @@ def _strided(call: Operation, trace: Trace) -> Found:
     stride = tuple(each // step for n, each, step in taken if n > 1 and each > step)
     reason = "It steps through memory, whatever lies there: write it as a slice, which is converted, or as unfold."
     return (stride, reason) if stride else None
-
-
-class _Sampled(nn.Module):
-    def __init__(self, sample: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.conv, self.sample = nn.Conv2d(4, 4, 3, padding=1), sample
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What a convolution returns, sampled."""
-        return self.sample(self.conv(x))
 
 
 def _selected_columns(x: torch.Tensor) -> torch.Tensor:

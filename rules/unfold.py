@@ -8,14 +8,12 @@ It lays out whole windows for what follows; whether that samples is decided ther
 Shapes: unchanged. Weights: none.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
 from aliasfix.planning.provenance import is_spatial
-from aliasfix.planning.rule import Case, Rule, Site, per_axis
+from aliasfix.planning.rule import Case, Convolved, Rule, Site, per_axis
 from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
@@ -48,9 +46,9 @@ class Unfold(Rule):
 
     cases = (
         Case("module", lambda: nn.Unfold(3, stride=2), kept="patches"),
-        Case("function", lambda: _Sampled(lambda x: F.unfold(x, 3, stride=2)), kept="patches"),
-        Case("fold", lambda: _Sampled(_there_and_back), kept="adds up"),
-        Case("median_pool", lambda: _Sampled(_medians), kept="reduce"),
+        Case("function", lambda: Convolved(lambda x: F.unfold(x, 3, stride=2)), kept="patches"),
+        Case("fold", lambda: Convolved(_there_and_back), kept="adds up"),
+        Case("median_pool", lambda: Convolved(_medians), kept="reduce"),
     )
 
 
@@ -63,16 +61,6 @@ def _along_one_axis(call: Operation, trace: Trace) -> Site | None:
     if step == 1 or not isinstance(source, fx.Node) or not is_spatial(trace, source, axis % dims - dims):
         return None
     return Site((step,), (size,), _REDUCED)
-
-
-class _Sampled(nn.Module):
-    def __init__(self, sample: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.conv, self.sample = nn.Conv2d(4, 4, 3, padding=1), sample
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What a convolution returns, in windows."""
-        return self.sample(self.conv(x))
 
 
 def _there_and_back(x: torch.Tensor) -> torch.Tensor:

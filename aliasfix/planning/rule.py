@@ -59,6 +59,18 @@ class Case:
     multiple: int = 1
 
 
+class Convolved(nn.Module):
+    """A convolution of 4 channels, and a function of what it returns: a model for cases of functions."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(4, 4, 3, padding=1), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the function of the convolution."""
+        return self.function(self.conv(x))
+
+
 class Rule:
     """How to recognise one kind of operation, and what takes its place.
 
