@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,28 @@ def test_a_command_without_a_terminal_speaks_in_its_second_second(tmp_path: Path
     assert process.stderr.readline() == "aliasfix: building nets:net …\n"
     process.kill()
     process.communicate()
+
+
+def test_threads_have_their_own_work(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command's that ends first leaves nothing for the others to speak through."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def other() -> str:
+        with progress.reporting("exporting"), Work("writing", 3, "file") as work:
+            work.advance()
+            begun.set()
+            ended.wait(60)
+            return progress.now()
+
+    with ThreadPoolExecutor(1) as threads:
+        with progress.reporting("comparing"):
+            theirs = threads.submit(other)
+            begun.wait(60)
+            with Work("shifts", 2, "input") as work:
+                work.advance()
+                ours = progress.now()
+        ended.set()
+        assert theirs.result() == "exporting: writing, 1 of 3 files"
+    assert ours == "comparing: shifts, 1 of 2 inputs"
+    progress.tell("a line for no command")
+    assert capsys.readouterr().err == ""

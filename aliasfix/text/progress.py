@@ -39,8 +39,8 @@ class Work:
         self._shown = contextlib.ExitStack()
 
     def __enter__(self) -> Work:
-        alone = not _works and _here.reporter is None
-        _works.append(self)
+        alone = not _here.works and _here.reporter is None
+        _here.works.append(self)
         if alone:
             self._shown.enter_context(_Reporter(lines=False))
         return self
@@ -51,7 +51,7 @@ class Work:
 
     def __exit__(self, *exception: object) -> None:
         self._shown.close()
-        _works.remove(self)
+        _here.works.remove(self)
 
     @property
     def text(self) -> str:
@@ -67,12 +67,12 @@ class Work:
         return ", ".join(parts)
 
 
-_works: list[Work] = []
-
-
 def now() -> str:
-    """What is going on, the outermost piece first."""
-    works = list(_works)
+    """What is going on in this thread, the outermost piece first."""
+    return _in_words(list(_here.works))
+
+
+def _in_words(works: list[Work]) -> str:
     return ": ".join(work.text for work in works if work is works[0] or work.done or work.detail)
 
 
@@ -91,21 +91,21 @@ def say(message: object) -> None:
 def reporting(what: str, quiet: bool = False) -> Iterator[None]:
     """Say on stderr that something is done, and how far it is, wherever that goes; ``quiet`` says nothing."""
     work = Work(what)
-    _works.append(work)
+    _here.works.append(work)
     try:
         with _Reporter(lines=not quiet, silent=quiet):
             yield
     finally:
-        _works.remove(work)
+        _here.works.remove(work)
 
 
 class _Reporter:
-    """Shows what is going on, from a thread of its own."""
+    """Shows what is going on in the thread that made it, from another."""
 
     def __init__(self, lines: bool, silent: bool = False) -> None:
         from rich.console import Console  # here, so that ``import aliasfix`` is quick
 
-        self.lines = lines
+        self.lines, self._works = lines, _here.works
         self._console = Console(stderr=True)
         self._shows = not silent and (lines or self._console.is_terminal)
         self._over = threading.Event()
@@ -130,6 +130,9 @@ class _Reporter:
         elif not self._over.wait(FIRST):
             (self._live if live else self._in_lines)()
 
+    def _text(self) -> str:
+        return _in_words(list(self._works))
+
     def _live(self) -> None:
         from rich.live import Live
         from rich.spinner import Spinner
@@ -138,7 +141,7 @@ class _Reporter:
         spinner = Spinner("dots")
 
         def shown() -> Any:
-            spinner.update(text=Text(f"{now()} …"))
+            spinner.update(text=Text(f"{self._text()} …"))
             return spinner
 
         with Live(get_renderable=shown, console=self._console, transient=True, redirect_stdout=False):
@@ -146,14 +149,16 @@ class _Reporter:
 
     def _in_lines(self) -> None:
         start, pause = time.monotonic() - FIRST, NEXT
-        say(f"{now()} …")
+        say(f"{self._text()} …")
         while not self._over.wait(pause):
-            say(f"{now()} … ({_duration(time.monotonic() - start)})")
+            say(f"{self._text()} … ({_duration(time.monotonic() - start)})")
             pause = min(LONGEST, 1.5 * pause)
 
 
-class _Here:
-    reporter: _Reporter | None = None
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.works: list[Work] = []
+        self.reporter: _Reporter | None = None
 
 
 _here = _Here()
