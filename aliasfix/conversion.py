@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 from torch.nn.parameter import UninitializedParameter
 
-from . import surgery
+from . import methods, surgery
 from .errors import AliasfixError, LatticeWarning, NoEffectWarning
 from .files.record import digest_of_weights
 from .layers.build import is_low_pass_layer
@@ -28,22 +28,29 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def _recipe_alone(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Refuse other options beside ``recipe=``, which would be ignored, even those with a default value."""
+def _with_method(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Add the options of ``method=`` to those given.
+
+    Options beside ``recipe=``, which would be ignored, are refused, even those with a default value.
+    """
     names = list(signature(function).parameters)
     options = {option.name for option in dataclasses.fields(Recipe)}
 
     @functools.wraps(function)
     def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        if kwargs.get("recipe") is not None and options & {*names[: len(args)], *kwargs}:
+        given = {*names[: len(args)], *kwargs}
+        if kwargs.get("recipe") is not None and (options | {"method"}) & given:
             raise AliasfixError("recipe= holds all options: give recipe= alone, or the options without it")
+        if kwargs.get("recipe") is None:
+            chosen = methods.options(str(kwargs.get("method", "blur")))
+            kwargs.update({name: value for name, value in chosen.items() if name not in given})
         return function(*args, **kwargs)
 
     return checked
 
 
 @torch.inference_mode(False)
-@_recipe_alone
+@_with_method
 def convert(
     model: nn.Module,
     filter: str | Sequence[float] = "tri3",
@@ -57,6 +64,9 @@ def convert(
     exclude: Selection = None,
     budget: float | None = None,
     memory_budget: float | None = None,
+    phase: str = "fixed",
+    phase_norm: float = 2.0,
+    method: str = "blur",
     recipe: Recipe | None = None,
     inplace: bool = False,
 ) -> nn.Module:
@@ -64,10 +74,11 @@ def convert(
 
     Args:
         model: any module. Its class, methods, parameters and state_dict keys stay the same.
-        filter, padding, stem, average, gather, budget, memory_budget: see `Recipe`.
+        filter, padding, stem, average, gather, budget, memory_budget, phase, phase_norm: see `Recipe`.
         example_input: an input to trace the model with: a tensor, a tuple of positional arguments, or a dict of keyword
             arguments. Default: an image of the size in the model's own configuration, else of a guessed size.
         include, exclude: module-path globs, or a predicate of (module, path).
+        method: a named set of options, see `aliasfix.methods`; options given beside it win.
         recipe: all options at once, instead of single ones.
         inplace: convert ``model`` itself; the weights are not copied.
 
@@ -88,7 +99,7 @@ def convert(
     """
     _refuse(model)
     globs = _paths(model, include), _paths(model, exclude)
-    options = recipe or Recipe(filter, padding, stem, average, gather, *globs, budget, memory_budget)
+    options = recipe or Recipe(filter, padding, stem, average, gather, *globs, budget, memory_budget, phase, phase_norm)
     done = surgery.executed(model)
     if done is not None and done.recipe != options:
         raise AliasfixError(f"the model was converted with {done.recipe}; undo that first with aliasfix.revert(model)")
@@ -114,7 +125,7 @@ def convert(
 
 
 @torch.inference_mode(False)
-@_recipe_alone
+@_with_method
 def inspect(
     model: nn.Module,
     filter: str | Sequence[float] = "tri3",
@@ -128,6 +139,9 @@ def inspect(
     exclude: Selection = None,
     budget: float | None = None,
     memory_budget: float | None = None,
+    phase: str = "fixed",
+    phase_norm: float = 2.0,
+    method: str = "blur",
     recipe: Recipe | None = None,
 ) -> Plan:
     """Plan a conversion without carrying it out. The options are those of `convert`.
@@ -140,7 +154,7 @@ def inspect(
     """
     _refuse(model)
     globs = _paths(model, include), _paths(model, exclude)
-    options = recipe or Recipe(filter, padding, stem, average, gather, *globs, budget, memory_budget)
+    options = recipe or Recipe(filter, padding, stem, average, gather, *globs, budget, memory_budget, phase, phase_norm)
     return _plan(model, options, example_input)
 
 

@@ -18,11 +18,11 @@ class Recipe:
 
     Args:
         filter: a name from `aliasfix.filters.names()`, or explicit taps, which are scaled to sum 1.
-        padding: the padding of the blur: ``reflect``, ``replicate``, ``zero`` or ``circular``. ``circular`` also pads
-            the dense operation circularly.
+        padding: the padding of the blur: ``reflect``, ``replicate``, ``zero`` or ``circular``. ``circular`` also wraps
+            the borders of every operation of the model that pads.
         stem: the policy for strided convolutions that read the model's input. ``paper`` keeps those of stride 2 and 3
-            and patch embeddings, and splits an overlapping stride 4. ``full`` converts all but patch embeddings.
-            ``keep`` converts none.
+            and patch embeddings, and splits an overlapping stride 4. ``full`` converts all but patch embeddings,
+            ``whole`` converts these, too. ``keep`` converts none.
         average: ``keep`` blurs after average pooling; ``replace`` replaces average pooling by the blur (Zhang, ICML
             2019, section 3).
         gather: the policy for operations that keep every sample of a map and move neighbours to channels (patch
@@ -33,9 +33,12 @@ class Recipe:
         budget: the most multiply-adds of the converted model, as a multiple of the original's. The sites that add most
             per sampled value are kept until the others fit. Default: no limit.
         memory_budget: the same for the bytes of activations.
+        phase: which samples a strided operation keeps. ``fixed`` keeps those of the original. ``adaptive`` keeps, for
+            each image, the polyphase component of the largest norm (APS; Chaman & Dokmanić, CVPR 2021).
+        phase_norm: the norm that ``adaptive`` compares: 1, 2 or ``inf``.
 
     Raises:
-        AliasfixError: an unknown filter or choice, or a budget below 1.
+        AliasfixError: an unknown filter or choice, a budget below 1, or two options that exclude each other.
 
     >>> Recipe.from_json(Recipe("bin5", stem="full").to_json()) == Recipe("bin5", stem="full")
     True
@@ -54,9 +57,9 @@ class Recipe:
     stem: str = field(
         default="paper",
         metadata={
-            "choices": ("paper", "full", "keep"),
+            "choices": ("paper", "full", "whole", "keep"),
             "help": "Strided convolutions that read the input: keep those that are expensive to evaluate densely "
-            "(paper), convert all (full), or keep all (keep).",
+            "(paper), convert all but patch embeddings (full), convert all (whole), or keep all (keep).",
         },
     )
     average: str = field(
@@ -93,13 +96,25 @@ class Recipe:
         default=None,
         metadata={"metavar": "RATIO", "help": "The same for the memory of activations, such as 1.2."},
     )
+    phase: str = field(
+        default="fixed",
+        metadata={
+            "choices": ("fixed", "adaptive"),
+            "help": "Keep the samples that the original keeps, or for each image those of the largest norm (APS).",
+        },
+    )
+    phase_norm: float = field(
+        default=2.0, metadata={"choices": (1.0, 2.0, math.inf), "help": "The norm that --phase adaptive compares."}
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "filter", filters.parse(self.filter))
         for option in dataclasses.fields(self):
             given, choices = getattr(self, option.name), option.metadata.get("choices")
             if choices is not None and given not in choices:
-                raise AliasfixError(f"{option.name}={given!r}: choose one of {', '.join(choices)}")
+                raise AliasfixError(f"{option.name}={given!r}: choose one of {', '.join(map(str, choices))}")
+        if self.phase == "adaptive" and self.average == "replace":
+            raise AliasfixError("phase='adaptive' blurs after averages, as average='keep' does: leave average out")
         for name, counted in (("budget", "multiply-adds"), ("memory_budget", "activations")):
             ratio = getattr(self, name)
             number = isinstance(ratio, int | float) and not isinstance(ratio, bool)

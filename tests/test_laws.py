@@ -48,8 +48,8 @@ def outputs(value):
 
 @pytest.mark.parametrize(("rule", "case"), CASES)
 def test_inspect_says_what_happens_to_the_call(rule, case):
-    steps = [step for step in inspect(build(case), example_input=draw(case.shape)) if step.rule == rule.name]
-    step = steps[-1]
+    plan = inspect(build(case), example_input=draw(case.shape), **rule.options)
+    step = [step for step in plan if step.rule == rule.name][-1]
     if case.kept is None:
         assert (step.action, step.reason) == ("convert", None)
         assert step.form is not None
@@ -64,7 +64,7 @@ def test_inspect_says_what_happens_to_the_call(rule, case):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_delta1_returns_what_the_original_returns(rule, case, dtype):
     model = build(case).to(dtype)
-    same = convert(model, "delta1", example_input=draw(case.shape, dtype=dtype))
+    same = convert(model, "delta1", example_input=draw(case.shape, dtype=dtype), **rule.options)
     assert any(isinstance(module, BlurPool) for module in same.modules())
     for shape in sizes(case):
         x = draw(shape, dtype=dtype)
@@ -79,7 +79,7 @@ def test_any_filter_keeps_shapes_keys_and_parameters(rule, case, filter):
     model = build(case)
     original = copy.deepcopy(model)
     parameters = list(model.parameters())
-    converted = convert(model, filter, example_input=draw(case.shape), inplace=True)
+    converted = convert(model, filter, example_input=draw(case.shape), inplace=True, **rule.options)
     assert converted is model
     assert all(a is b for a, b in zip(parameters, converted.parameters(), strict=True))
     assert list(converted.state_dict()) == list(original.state_dict())
@@ -96,7 +96,7 @@ def test_any_filter_keeps_shapes_keys_and_parameters(rule, case, filter):
 @torch.no_grad()
 def test_no_values_are_asked_for_to_know_the_shapes(rule, case):
     model = build(case)
-    converted = convert(model, example_input=draw(case.shape))
+    converted = convert(model, example_input=draw(case.shape), **rule.options)
     for shape in sizes(case):
         real = outputs(converted(draw(shape)))
         with FakeTensorMode(allow_non_fake_inputs=True) as fake:
@@ -107,12 +107,12 @@ def test_no_values_are_asked_for_to_know_the_shapes(rule, case):
 @pytest.mark.parametrize(("rule", "case"), CONVERTED)
 def test_twice_is_once_and_revert_gives_the_original_back(rule, case):
     model, x = build(case), draw(case.shape)
-    converted = convert(model, example_input=x)
-    again = convert(converted, example_input=x)
+    converted = convert(model, example_input=x, **rule.options)
+    again = convert(converted, example_input=x, **rule.options)
     assert all(torch.equal(a, b) for a, b in zip(outputs(converted(x)), outputs(again(x)), strict=True))
     assert str(again) == str(converted)
     with pytest.raises(aliasfix.AliasfixError, match="revert"):
-        convert(converted, "bin5", example_input=x)
+        convert(converted, "bin5", example_input=x, **rule.options)
     reverted = aliasfix.revert(converted)
     assert aliasfix.report(reverted) is None
     assert str(reverted) == str(model)
@@ -168,7 +168,7 @@ def test_circular_output_changes_less_with_every_wider_filter(rule, case):
 
 
 # What enlarges, and what rearranges by a reshape, strides over nothing that ATen could see.
-NOT_STRIDED = ("interpolate", "max_unpool", "pixel_shuffle", "space_to_depth", "transposed_conv")
+NOT_STRIDED = ("border", "interpolate", "max_unpool", "pixel_shuffle", "space_to_depth", "transposed_conv")
 ONE_AXIS = ("rows", "in_1d", "haar")  # to ATen a slice along one axis may as well split a table
 
 
@@ -176,7 +176,7 @@ ONE_AXIS = ("rows", "in_1d", "haar")  # to ATen a slice along one axis may as we
 def test_nothing_strided_is_unaccounted_for(rule, case):
     model, x = build(case), draw(case.shape)
     empty = aliasfix.Plan(aliasfix.Recipe(), ())
-    converted = convert(model, example_input=x)
+    converted = convert(model, example_input=x, **rule.options)
     if rule.name not in NOT_STRIDED and (rule.name != "spatial_slice" or case.name not in ONE_AXIS):
         assert unaccounted(model, empty, (x,), {})
     assert unaccounted(converted, aliasfix.report(converted), (x,), {}) == []
@@ -185,7 +185,7 @@ def test_nothing_strided_is_unaccounted_for(rule, case):
 @pytest.mark.parametrize(("rule", "case"), KEPT)
 def test_what_is_kept_is_accounted_for(rule, case):
     model, x = build(case), draw(case.shape)
-    assert unaccounted(model, inspect(model, example_input=x), (x,), {}) == []
+    assert unaccounted(model, inspect(model, example_input=x, **rule.options), (x,), {}) == []
 
 
 class PaddedOutside(nn.Module):
@@ -211,7 +211,7 @@ def test_padding_that_is_computed_from_the_stride_stays():
 
 @pytest.mark.parametrize(("rule", "case"), CASES)
 def test_a_plan_survives_json(rule, case):
-    plan = inspect(build(case), example_input=draw(case.shape))
+    plan = inspect(build(case), example_input=draw(case.shape), **rule.options)
     assert aliasfix.Plan.from_json(plan.to_json()) == plan
 
 

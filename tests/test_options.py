@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,8 @@ OTHER = {  # than the default, for each
     "exclude": ("2",),
     "budget": 300.0,
     "memory_budget": 300.0,
+    "phase": "adaptive",
+    "phase_norm": 1.0,
 }
 COMMANDS = {"convert": [], "inspect": [], "export": [], "finetune": [], "compare": ["filter"]}  # without
 
@@ -86,9 +89,21 @@ def test_the_commands_have_the_fields_with_their_defaults_and_texts(command: str
             continue
         option = given[name]
         assert option.opts == [f"--{name.replace('_', '-')}"]
-        assert option.default == field.default
+        assert option.default is None
+        assert option.show_default == (False if field.default is None else str(field.default))
         assert option.help == field.metadata["help"]
-        assert option.metavar == ("|".join(field.metadata.get("choices", ())) or field.metadata.get("metavar"))
+        assert option.metavar == (
+            "|".join(map(str, field.metadata.get("choices", ()))) or field.metadata.get("metavar")
+        )
+
+
+def test_a_command_takes_a_method_and_what_is_given_beside_it_wins(capsys: pytest.CaptureFixture[str]) -> None:
+    for given, expected in (([], ("tri3", "reflect")), (["--method", "aps"], ("delta1", "circular"))):
+        for filter in ([], ["--filter", "tri3"]):
+            app(["inspect", "timm:resnet18", "--json", *given, *filter], standalone_mode=False)
+            recipe = json.loads(capsys.readouterr().out)["plan"]["recipe"]
+            assert recipe["filter"] == ("tri3" if filter else expected[0])
+            assert recipe["padding"] == expected[1]
 
 
 IMAGES = {field.name: field for field in dataclasses.fields(Preprocessing) if "help" in field.metadata}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .. import filters
+from .. import filters, methods
 from ..files import formats, models
 from ..files.record import LIBRARIES
 from ..planning.rule import rules
@@ -16,11 +16,11 @@ from . import console, options
 
 @console.one_line_errors
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="rules|filters|models|formats", show_default=False)],
+    what: Annotated[str, typer.Argument(metavar="rules|filters|methods|models|formats", show_default=False)],
     pattern: Annotated[str, typer.Argument(metavar="[GLOB]", show_default=False)] = "*",
     as_json: options.Json = False,
 ) -> None:
-    """List the rules, the filters, the models that can be named, or the formats of checkpoints.
+    """List the rules, the filters, the methods, the models that can be named, or the formats of checkpoints.
 
     \b
     aliasfix list filters
@@ -29,6 +29,7 @@ def list_names(
     kinds: dict[str, Callable[[], dict[str, str]]] = {
         "rules": _rules,
         "filters": _filters,
+        "methods": _methods,
         "models": _models,
         "formats": _formats,
     }
@@ -52,6 +53,10 @@ def _rules() -> dict[str, str]:
 def _filters() -> dict[str, str]:
     taps = {name: filters.taps(name, 2) for name in filters.names()}
     return {name: "at stride 2: " + " ".join(f"{tap:.4g}" for tap in row) for name, row in taps.items()}
+
+
+def _methods() -> dict[str, str]:
+    return {name: methods.describe(name) for name in methods.names()}
 
 
 def _models() -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import torch
 import typer
 
+from .. import methods
 from ..errors import AliasfixError
 from ..images.preprocessing import Preprocessing
 from ..recipe import Recipe
@@ -19,9 +20,10 @@ from . import console
 
 Repeated = list[str] | None
 _KINDS: Mapping[Any, Any] = {
-    str: str,
-    str | Sequence[float]: str,
+    str: str | None,
+    str | Sequence[float]: str | None,
     Sequence[str] | None: Repeated,
+    float: float | None,
     float | None: float | None,
     int | None: int | None,
     str | None: str | None,
@@ -112,8 +114,8 @@ Command = Callable[..., None]
 
 
 def recipe_options(without: str = "") -> Callable[[Command], Command]:
-    """Give a command every option of a `Recipe`, but for one, in the place of its parameter ``recipe``."""
-    return _options(Recipe, "recipe", recipe, without)
+    """Give a command ``--method`` and every option of a `Recipe`, but for one, in the place of ``recipe``."""
+    return _options(Recipe, "recipe", recipe, without, [_METHOD])
 
 
 def preprocessing_options(command: Command) -> Command:
@@ -122,17 +124,22 @@ def preprocessing_options(command: Command) -> Command:
 
 
 def _options(
-    kind: type[Any], place: str, make: Callable[[Mapping[str, Any]], Any], without: str = ""
+    kind: type[Any],
+    place: str,
+    make: Callable[[Mapping[str, Any]], Any],
+    without: str = "",
+    more: Sequence[inspect.Parameter] = (),
 ) -> Callable[[Command], Command]:
     """Give a command an option for each field that has a help text, in the place of a parameter."""
     fields = [one for one in dataclasses.fields(kind) if one.name != without and "help" in one.metadata]
     hints = get_type_hints(kind)
-    options = [_parameter(one, hints[one.name]) for one in fields]
+    options = [*more, *(_parameter(one, hints[one.name]) for one in fields)]
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def wrapped(**given: Any) -> None:
-            chosen = make({option.name: given.pop(option.name) for option in options})
+            said = {option.name: given.pop(option.name) for option in options}
+            chosen = make({name: value for name, value in said.items() if value is not None})
             command(**given, **{place: chosen})
 
         own = inspect.signature(command)
@@ -147,15 +154,27 @@ def _options(
 
 def _parameter(option: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
     """A field as an option that typer reads."""
-    metavar = "|".join(option.metadata.get("choices", ())) or option.metadata.get("metavar")
-    shown = typer.Option(option.default, metavar=metavar, help=option.metadata["help"])
+    metavar = "|".join(map(str, option.metadata.get("choices", ()))) or option.metadata.get("metavar")
+    default = False if option.default is None else str(option.default)
+    shown = typer.Option(None, metavar=metavar, help=option.metadata["help"], show_default=default)
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=shown, annotation=_KINDS[hint])
+
+
+_METHOD = inspect.Parameter(
+    "method",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=typer.Option(
+        "blur", metavar="|".join(methods.names()), help="A named set of options; those given beside it win."
+    ),
+    annotation=str,
+)
 
 
 def recipe(given: Mapping[str, Any]) -> Recipe:
     """The recipe of the options given; a mistake in them ends the command."""
+    chosen = dict(given)
     try:
-        return Recipe(**given)
+        return Recipe(**{**methods.options(chosen.pop("method", "blur")), **chosen})
     except AliasfixError as error:
         console.fail(error, 2)
 
@@ -164,7 +183,7 @@ def preprocessing(given: Mapping[str, Any]) -> Preprocessing:
     """How images are prepared by the options given; a mistake in them ends the command."""
     said = dict(given)
     for name in ("mean", "std"):
-        if said[name] is not None:
+        if name in said:
             try:
                 said[name] = [float(part) for part in said[name].split(",")]
             except ValueError:

@@ -98,6 +98,8 @@ class Rule:
     together: ClassVar[str | None] = None
     #: Whether `replace` is given a layer that enlarges.
     enlarges: ClassVar[bool] = False
+    #: The options of a recipe that its cases are converted with.
+    options: ClassVar[Mapping[str, Any]] = {}
     cases: ClassVar[tuple[Case, ...]] = ()
 
     @property

@@ -42,6 +42,8 @@ def split(site: Site) -> tuple[int, ...] | None:
 
 def reason_to_keep(site: Site, policy: str) -> str | None:
     """Why the policy leaves a stem convolution alone, None where it does not."""
+    if policy == "whole":
+        return None
     if site.stride == site.kernel and max(site.stride) >= 4:
         return "It is a patch embedding: its channels hold the patch, and blurring would erase it."
     if policy == "keep":

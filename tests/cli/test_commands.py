@@ -170,4 +170,4 @@ def test_lists(run: Run, fails: Fails) -> None:
     assert rows["tri3"].strip() == "at stride 2: 0.25 0.5 0.25"
     listed = json.loads(run("list", "models", "*:resnet18", "--json").stdout)
     assert listed == ["timm:resnet18", "torchvision:resnet18"]
-    assert "choose one of rules, filters, models" in fails("list", "recipes", code=2)
+    assert "choose one of rules, filters, methods, models" in fails("list", "recipes", code=2)
