@@ -2,6 +2,7 @@
 
 from . import filters
 from .calibration import Calibration, calibrate
+from .checks.guarantee import Guarantee, guarantee
 from .checks.laws import Verification, verify
 from .comparison import Comparison, FilterSweep, compare, compare_filters
 from .conversion import convert, inspect, report, revert
@@ -27,6 +28,7 @@ __all__ = [
     "DoubtWarning",
     "FilterSweep",
     "Finetuning",
+    "Guarantee",
     "LatticeWarning",
     "NoEffectWarning",
     "Plan",
@@ -42,6 +44,7 @@ __all__ = [
     "export",
     "filters",
     "finetune",
+    "guarantee",
     "inspect",
     "load",
     "push_to_hub",

@@ -11,6 +11,7 @@ from .attributes import PLAN
 from .edits.edit import Undo
 from .edits.watch import unwatch, watch
 from .layers.build import build
+from .layers.ladder import Passes
 from .layers.resampling import Resampling
 from .planning.plan import Plan
 from .running import where
@@ -25,8 +26,10 @@ def apply(model: nn.Module, plan: Plan) -> None:
     for edit in plan.edits:
         edit.check(edit.find(model))
 
+    passes = Passes()
+
     def build_for(module: nn.Module, resampling: Resampling, enlarges: bool) -> nn.Module:
-        layer = build(plan.recipe, resampling, enlarges)
+        layer = build(plan.recipe, resampling, enlarges, passes)
         return _like(layer, module, model)
 
     undone: list[Undo] = []

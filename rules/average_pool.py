@@ -56,7 +56,7 @@ class AveragePool(Pool):
         return Site(stride, kernel, reason)
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
-        """Compute the moving average at stride 1, with the original's divisors."""
+        """Compute the average at ``stride``, with the original's divisors."""
         x = bound["input"]
         axes = spatial_axes(op)
         kernel, strides, padding = self.window(op, bound)
@@ -67,17 +67,18 @@ class AveragePool(Pool):
             for window in zip(lengths, kernel, strides, padding, strict=True)
         ]
         if wrap:
-            x, padding = wrap_input(x, padding, kernel, strides), (0,) * axes
+            x, padding, extra = wrap_input(x, padding, kernel, strides, extra), (0,) * axes, [0] * axes
         if not any(extra):
-            return func(x, kernel, stride=1, padding=padding, **options)
+            return func(x, kernel, stride=stride, padding=padding, **options)
         borders = [n for a in reversed(range(axes)) for n in (padding[a], padding[a] + extra[a])]
-        total = func(F.pad(x, borders), kernel, stride=1) * math.prod(kernel)
+        total = func(F.pad(x, borders), kernel, stride=stride) * math.prod(kernel)
         if options.get("divisor_override"):
             return total / options["divisor_override"]
         for axis in range(axes):
             size = x.shape[axis - axes]
             counted = _counts(size, kernel[axis], padding[axis], extra[axis], options.get("count_include_pad", True))
-            total = total / counted.to(total).reshape(-1, *[1] * (axes - 1 - axis))
+            counted = counted[:: stride[axis]].to(total)
+            total = total / counted.reshape(-1, *[1] * (axes - 1 - axis))
         return total
 
     def blurred(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from aliasfix.layers.blur import BlurPool
+from aliasfix.layers.padding import pad
 from aliasfix.planning.rule import Arguments, Case, Function, Rule, Site
 from aliasfix.recipe import Recipe
 from aliasfix.tracing.operation import Operation, of
@@ -51,7 +52,22 @@ class Interpolate(Rule):
             reason = f"Interpolation of mode {mode} is a low-pass of its own."
         elif not whole:
             reason = "The ratio of the sizes is no integer, so that no one filter fits all samples."
-        return Site(ratio, reason=reason, enlarges=up, before=not up)
+        smooth = reason is not None and up and whole and not call.arguments.get("align_corners")
+        return Site(ratio, reason=reason, enlarges=up, before=not up, smooth=smooth)
+
+    def pads(self, bound: dict[str, Any]) -> bool:
+        """Whether it interpolates between the samples, and so continues the map past its border."""
+        mode: str = bound.get("mode", "nearest")
+        return not mode.startswith("nearest")
+
+    def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
+        """Interpolate an input that is padded circularly, and crop the result."""
+        reach, axes = 2, len(stride)
+        x = pad(bound["input"], [(reach, reach)] * axes, "circular")
+        out = func(x, scale_factor=tuple(float(s) for s in stride), mode=bound["mode"], align_corners=False)
+        for axis, rate in enumerate(stride):
+            out = out.narrow(axis - axes, reach * rate, bound["input"].shape[axis - axes] * rate)
+        return out
 
     def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
         """Whether it enlarges, and the recipe replaces averages."""

@@ -56,7 +56,7 @@ class MaxPool(Pool):
         return in_parts(lambda part: self.dense(op, func, {**bound, "input": part}, (1,), wrap), blur, bound["input"])
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
-        """Compute the pool at stride 1, extended to the right as far as ``ceil_mode`` reaches."""
+        """Compute the pool at ``stride``, extended to the right as far as ``ceil_mode`` reaches."""
         x: Tensor = bound["input"]
         axes = spatial_axes(op)
         kernel, strides, padding = self.window(op, bound)
@@ -67,15 +67,16 @@ class MaxPool(Pool):
             windows = zip(x.shape[-axes:], spans, strides, padding, strict=True)
             extra = [overhang(*window) for window in windows]
         if wrap:
-            x, padding = wrap_input(x, padding, spans, strides), (0,) * axes
+            x, padding, extra = wrap_input(x, padding, spans, strides, extra), (0,) * axes, [0] * axes
         slow = layout(x) == torch.contiguous_format or not needs_gradient(x)  # torch's pooling, or its gradient
-        if slow and runs_now(x) and x.is_floating_point() and not _with_indices(op):
+        if slow and max(stride) == 1 and runs_now(x) and x.is_floating_point() and not _with_indices(op):
             return dense_max(x, kernel, [(p, p + e) for p, e in zip(padding, extra, strict=True)], dilation)
         if any(extra):
             x = F.pad(x, [n for amount in reversed(extra) for n in (0, amount)], value=-torch.inf)
         if _with_indices(op):
-            return func(x, kernel, stride=1, padding=padding, dilation=dilation, return_indices=True)
-        return materialize(func(x, kernel, stride=1, padding=padding, dilation=dilation))
+            values, indices = func(x, kernel, stride=stride, padding=padding, dilation=dilation, return_indices=True)
+            return values, _unwrapped(indices, x, bound["input"], self.window(op, bound)[2]) if wrap else indices
+        return materialize(func(x, kernel, stride=stride, padding=padding, dilation=dilation))
 
     cases = (
         Case("module", lambda: nn.MaxPool2d(3, 2, 1)),
@@ -90,6 +91,15 @@ class MaxPool(Pool):
         Case("with_indices", lambda: nn.MaxPool2d(2, return_indices=True)),
         Case("with_indices_ceil_mode", lambda: nn.MaxPool2d(3, 2, ceil_mode=True, return_indices=True), (2, 4, 16, 17)),
     )
+
+
+def _unwrapped(indices: Tensor, wrapped: Tensor, x: Tensor, padding: tuple[int, ...]) -> Tensor:
+    """Return the indices of samples of ``x``, for those of ``x`` padded circularly."""
+    flat, unit, rest = torch.zeros_like(indices), 1, indices
+    for axis in range(-1, -len(padding) - 1, -1):
+        place = (rest % wrapped.shape[axis] - padding[axis]) % x.shape[axis]
+        flat, unit, rest = flat + place * unit, unit * x.shape[axis], rest // wrapped.shape[axis]
+    return flat
 
 
 def _with_indices(op: str) -> bool:

@@ -32,5 +32,5 @@ class PixelShuffle(Rule):
 
     cases = (
         Case("module", lambda: nn.PixelShuffle(2)),
-        Case("by_3", lambda: nn.Sequential(nn.Conv2d(4, 18, 3), nn.PixelShuffle(3), nn.ReLU())),
+        Case("by_3", lambda: nn.Sequential(nn.Conv2d(4, 18, 3, padding=1), nn.PixelShuffle(3), nn.ReLU())),
     )

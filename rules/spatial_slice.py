@@ -53,7 +53,9 @@ class SpatialSlice(Rule):
             reason = "aliasfix has blurred its input already."
         elif is_blurred(trace, source, stride):
             reason = "Its input is blurred already, by a convolution with a fixed low-pass kernel."
-        return Site(stride, stride, reason, before=True, axes=axes, whole=_reads_all(source, steps))
+        return Site(
+            stride, stride, reason, before=True, axes=axes, whole=_reads_all(source, steps), smooth=reason is not None
+        )
 
     cases = (
         Case("shortcut", lambda: _Slice()),

@@ -52,7 +52,7 @@ class StridedConv(Rule):
             reason = "aliasfix has blurred its input already."
         elif is_blurred(trace, call.arguments["input"], stride):
             reason = "Its input is blurred already, by a convolution with a fixed low-pass kernel."
-        return Site(stride, reach, reason)
+        return Site(stride, reach, reason, smooth=reason is not None)
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
         """Compute the convolution at ``stride``, which is 1 unless it is split or blurred first."""
@@ -90,4 +90,4 @@ class StridedConv(Rule):
 def _after_stem(*layers: nn.Module, axes: int = 2) -> nn.Module:
     """Return the layers behind a max pool, so that they are no stem."""
     pool = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[axes - 1]
-    return nn.Sequential(pool(2, 1), pool(2), *layers)
+    return nn.Sequential(pool(3, 1, 1), pool(2), *layers)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..checks.guarantee import guarantee
 from ..checks.laws import verify as verify_model
 from ..files import opening
 from . import console, options
@@ -22,7 +23,7 @@ def verify(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Load a converted file, and check the laws of the conversion on it; exit code 1 if one fails.
+    """Load a converted file, check the laws of the conversion, and say what it guarantees; exit code 1 if a law fails.
 
     \b
     aliasfix verify converted/
@@ -35,9 +36,12 @@ def verify(
         loaded = opening.open_converted(opening.read_weights(path), model, args)
     with console.working("checking the laws", quiet):
         checked = verify_model(loaded, example_input=example)
+    with console.working("measuring shifts", quiet):
+        given = guarantee(loaded, example)
     if as_json:
-        console.print_json(json.loads(checked.to_json()))
+        console.print_json(json.loads(checked.to_json()) | {"guarantee": json.loads(given.to_json())})
     elif not quiet:
         print(checked)
+        print(f"\n{given}")
     if not checked.ok:
         console.fail(f"{path} breaks {sum(not law.ok for law in checked)} laws")

@@ -1,8 +1,18 @@
 """The changes that a conversion makes to a live model. Each type checks, applies and undoes itself."""
 
-from .calls import BlurCall, DenseCall, ReplaceCall, SubstituteCall
+from .calls import BeginPass, BlurCall, DenseCall, ReplaceCall, SubstituteCall
 from .edit import Edit, from_dict
 from .hooks import BlurModule
 from .stride import Restride
 
-__all__ = ["BlurCall", "BlurModule", "DenseCall", "Edit", "ReplaceCall", "Restride", "SubstituteCall", "from_dict"]
+__all__ = [
+    "BeginPass",
+    "BlurCall",
+    "BlurModule",
+    "DenseCall",
+    "Edit",
+    "ReplaceCall",
+    "Restride",
+    "SubstituteCall",
+    "from_dict",
+]

@@ -32,6 +32,11 @@ class CallEdit(Edit):
         """The rule that carries out the edit, None if it needs none."""
         return None
 
+    @property
+    def begins(self) -> bool:
+        """Whether the method begins a pass of the model."""
+        return False
+
     def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
         """Return the function with this edit applied.
 
@@ -85,6 +90,16 @@ class CallEdit(Edit):
             if found.before is not None:
                 module.__dict__[self.method] = found.before
         remove_all(module)
+
+
+@dataclass(frozen=True)
+class BeginPass(CallEdit):
+    """Begin a pass with the method, in which the layers of adaptive phase share what they decide; edits no call."""
+
+    @property
+    def begins(self) -> bool:
+        """Yes."""
+        return True
 
 
 @dataclass(frozen=True)

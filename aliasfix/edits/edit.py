@@ -89,7 +89,11 @@ def from_dict(data: Mapping[str, Any]) -> Edit:
     Raises:
         KeyError, TypeError: ``data`` is not an edit.
     """
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    fields: dict[str, Any] = {key: _frozen(value) for key, value in data.items()}
     if isinstance(blur := fields.get("blur"), dict):
-        fields["blur"] = Resampling(**{key: tuple(value) for key, value in blur.items()})
+        fields["blur"] = Resampling(**{key: _frozen(value) for key, value in blur.items()})
     return Edit.kinds[str(fields.pop("kind"))](**fields)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

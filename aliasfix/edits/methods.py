@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ..errors import AliasfixError
 from ..layers.batches import is_exporting
+from ..layers.ladder import Ladder, begun
 from ..layers.listeners import Listener, call_paused, listeners
 from ..planning.rule import Function, Rule, by_op
 
@@ -41,6 +42,10 @@ class CallEdit(Protocol):
     def known(self) -> Rule | None:
         """The rule that carries out the edit."""
 
+    @property
+    def begins(self) -> bool:
+        """Whether the method begins a pass of the model."""
+
     def around(self, func: Function, rule: Any, layer: Any) -> Function:
         """Return the function with the edit applied."""
 
@@ -56,7 +61,8 @@ def rewritten(
         edits: the edits, each with the name of its blur, a child of ``module``.
         before: the attribute of the instance that hides the class's method, None if there is none.
     """
-    layer = before is None and method == "forward" and all(_of_layer(module, edit.op) for edit, _ in edits)
+    own = before is None and method == "forward"
+    layer = own and all(not edit.begins and _of_layer(module, edit.op) for edit, _ in edits)
     return RewrittenLayer(module, method, edits) if layer else Rewritten(module, method, edits, before)
 
 
@@ -98,6 +104,8 @@ class Rewritten:
         self.method = method
         self.before = before
         self.edits = tuple(edits)
+        self.begins = any(edit.begins for edit, _ in edits)
+        edits = [(edit, blur) for edit, blur in edits if not edit.begins]
         self.evaluation = _by_call((edit, edit.index, blur) for edit, blur in edits)
         self.training = _by_call((edit, edit.training, blur) for edit, blur in edits)
         self.hidden = sorted(_HIDDEN.intersection(self.evaluation))
@@ -121,10 +129,21 @@ class Rewritten:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the method with its edited function calls."""
+        if self.begins and (self.method == "forward" or not begun(self.module)):
+            with Ladder(self.module) as ladder:
+                out = self._run(*args, **kwargs)
+            if not torch.compiler.is_compiling():
+                ladder.end(out)
+            return out
+        return self._run(*args, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
         if self.before is None:
             method, args = getattr(type(self.module), self.method), (self.module, *args)
         else:
             method = self.before
+        if not (self.evaluation or self.training):
+            return method(*args, **kwargs)
         traced = torch.compiler.is_dynamo_compiling()
         if traced and is_exporting():  # it gives some functions other names and hides torch's layers
             raise AliasfixError("torch.export shows function calls of a converted model with strict=False only")

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from torch import fx, nn
 
@@ -10,6 +11,7 @@ from ..layers.resampling import Resampling
 from ..recipe import Recipe
 from ..tracing.operation import of
 from . import stem
+from .phases import Reach
 from .places import Scene
 from .rewrites import BlurFirst, Candidate, Dense, Enlarge, Fused, Replace, Rewrite, Split, Substitute, Ways
 from .tail import Tail, find_tail
@@ -44,12 +46,15 @@ class _Chooser:
         self.recipe = recipe
         self.calls = calls
         self.first = first
+        self.decided: set[tuple[int, float]] = set()
 
     def rewrites(self, call: Candidate, done: Collection[fx.Node]) -> Sequence[Rewrite]:
         """Return the rewrites of a call and of the calls that are converted together with it."""
         if not call.site.stride:
             ways = tuple(self.scene.substituting(call.node, call.rule.name))
             return [Substitute(call, (), (ways,), (call.node,))]
+        if call.reach is not None:
+            return self._adaptive(call, call.reach, done)
         if call.rule.replaces(call.operation.name, call.operation.arguments, self.recipe):
             return [self._replaced(call)]
         if call.rule.together is not None:
@@ -61,6 +66,39 @@ class _Chooser:
         if not call.rule.sinks:
             return self._dense([call], _alone(call))
         return self._sunk(call, done)
+
+    def _adaptive(self, call: Candidate, reach: Reach, done: Collection[fx.Node]) -> Sequence[Rewrite]:
+        """Keep one phase of the dense map, or roll to it before a call that is not evaluated densely.
+
+        The first call that reaches a lattice is evaluated densely, to decide on the phase by its output. The others
+        follow: without a blur behind them they stay strided.
+        """
+        if call.site.enlarges:
+            return [self._enlarged(call)]
+        follows = reach.reached <= self.decided
+        self.decided |= reach.reached
+        if call.site.before:
+            return self._before_gathers(call)
+        blurred = max(call.taps(self.recipe)) > 1
+        if not call.blurs or self._pads_outside(call) or _several(call.node) or (follows and not blurred):
+            return [self._rolled_first(call)]
+        if not call.rule.sinks:
+            return self._dense([call], _alone(call))
+        return self._sunk(call, done, decides=not follows)
+
+    def _pads_outside(self, call: Candidate) -> bool:
+        """Whether the input was padded circularly: the dense map is then shorter than the input was."""
+        return of(call.node.all_input_nodes[0]).name == "pad" and self.recipe.padding == "circular"
+
+    def _rolled_first(self, call: Candidate) -> Rewrite:
+        """Blur and roll before the call, which keeps its stride, and before the padding of its input."""
+        stride, needs, first = call.site.stride, [], call.node
+        while of(source := first.all_input_nodes[0]).name == "pad" and len(source.users) == 1:
+            first = source
+        if call.wraps(self.recipe):
+            needs.append(tuple(self.scene.dense(call.node, call.rule.name, stride, stride, True, False)))
+        needs.append(tuple(self.scene.before(first, _resampling(call, subsamples=False), through_pad=False)))
+        return BlurFirst(call, call.taps(self.recipe), tuple(needs), (call.node,))
 
     def _replaced(self, call: Candidate) -> Rewrite:
         ways = tuple(self.scene.replacing(call.node, call.rule.name, True, _resampling(call, subsamples=True)))
@@ -87,34 +125,42 @@ class _Chooser:
         group = [self.calls[user] for user in source.users if user in self.calls and self.calls[user].site.before]
         users = [user for user in source.users if of(user).name != "size"]
         blur = _resampling(call, subsamples=False)
-        if len(group) < 2 or len(group) != len(users) or len({member.site for member in group}) > 1:
-            ways = tuple(self.scene.before(call.node, blur, through_pad=True))
-            return [BlurFirst(call, call.taps(self.recipe), (ways,), (call.node,))]
         ways = tuple(
             sorted(
                 self.scene.after(source, blur),
                 key=lambda edit: not (isinstance(edit, BlurModule) and edit.where == "before"),
             )
         )
+        alike = len(group) == len(users) and len({member.site for member in group}) == 1
+        if len(group) < 2 or not alike or not ways:
+            ways = tuple(self.scene.before(call.node, blur, through_pad=True))
+            return [BlurFirst(call, call.taps(self.recipe), (ways,), (call.node,))]
         nodes = tuple(member.node for member in group)
         return [
             BlurFirst(member, member.taps(self.recipe), (ways,) * (place == 0), nodes, blurs=place == 0)
             for place, member in enumerate(group)
         ]
 
-    def _sunk(self, call: Candidate, done: Collection[fx.Node]) -> Sequence[Rewrite]:
-        """Blur behind the first nonlinearity of the tail; without a nonlinearity, blur first."""
+    def _sunk(self, call: Candidate, done: Collection[fx.Node], decides: bool = False) -> Sequence[Rewrite]:
+        """Blur behind the first nonlinearity of the tail; without a nonlinearity, blur first.
+
+        A call that ``decides`` on the phase is evaluated densely in any case.
+        """
         same = [
             node
             for node, other in self.calls.items()
-            if other.rule is call.rule and other.site.stride == call.site.stride and node not in done
+            if (other.rule, other.site.stride, other.reach) == (call.rule, call.site.stride, call.reach)
+            and node not in done
         ]
         splits = call.node in self.first and self.recipe.stem == "paper" and self.recipe.include is None
+        splits = splits and call.reach is None
         tail = find_tail(call.node, len(call.site.stride), [node for node in same if node is not call.node])
         if tail.cut is not None:
             return self._dense([self.calls[root] for root in tail.roots], tail, splits)
         if splits and stem.split(call.site) is not None:
             return self._dense([call], _alone(call), splits)
+        if decides:
+            return self._dense([call], _alone(call))
         return [self._blurred_first(call)]
 
     def _dense(self, group: Sequence[Candidate], tail: Tail, splits: bool = False) -> Sequence[Rewrite]:
@@ -132,7 +178,8 @@ class _Chooser:
             if not found:
                 rate = tuple(s // kept for s, kept in zip(call.site.stride, left, strict=True))
                 axes = () if tail.axes == tuple(range(-len(rate), 0)) else tail.axes
-                needs += (tuple(self.scene.after(tail.cut, Resampling(rate, rate, axes))),)
+                blur = _adapting(Resampling(rate, rate, axes), call, "down")
+                needs += (tuple(self.scene.after(tail.cut, blur)),)
                 dense += tuple(node for node in tail.nodes if node not in tail.roots)
             kind = Dense if max(left) == 1 else Split
             found.append(kind(call, call.taps(self.recipe, left), needs, nodes, dense, left, blurs=not found))
@@ -176,5 +223,19 @@ def _alone(call: Candidate) -> Tail:
 
 
 def _resampling(call: Candidate, subsamples: bool) -> Resampling:
-    stride = call.site.stride
-    return Resampling(stride, stride if subsamples else _ones(call), call.site.axes)
+    stride = call.site.stride if call.blurs else _ones(call)
+    blur = Resampling(stride, stride if subsamples else _ones(call), call.site.axes)
+    return _adapting(blur, call, "up" if call.site.enlarges else "down" if subsamples else "before")
+
+
+def _adapting(blur: Resampling, call: Candidate, phase: str) -> Resampling:
+    """Add what the layer does with the phase, if the call's phase adapts."""
+    if call.reach is None:
+        return blur
+    reach = call.reach
+    return replace(blur, phase=phase, sources=reach.sources, fine=reach.fine, coarse=reach.coarse)
+
+
+def _several(node: fx.Node) -> bool:
+    """Whether the call returns several tensors, as a pool with indices does."""
+    return of(node).shape is None

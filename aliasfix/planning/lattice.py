@@ -5,8 +5,10 @@ convolution with kernel k, stride s, padding p and dilation d has the offset ``o
 stride ``stride * s``. An odd filter does not move the lattice; an even filter moves it by half a sample.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from math import prod
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from torch import fx
 
@@ -14,13 +16,30 @@ from ..tracing.operation import of
 from ..tracing.trace import Trace
 from .permutation import permutation
 from .plan import Drift, Lattice
-from .rule import per_axis, spatial_axes
+from .rule import Site, per_axis, spatial_axes
 from .tail import kind
 
-Axis = tuple[float, float] | None  # (stride, offset), None where the axis is not spatial or not known
+
+class Along(NamedTuple):
+    """Where the samples lie along an axis: on the axis ``source`` of the input, counted from 0."""
+
+    stride: float
+    offset: float
+    source: int
+
+
+Axis = Along | None  # None where the axis is not spatial or not known
 Position = tuple[Axis, ...]
 
-WINDOWS = ("conv1d", "conv2d", "conv3d", *(f"{m}_pool{n}d" for m in ("max", "avg") for n in (1, 2, 3)))
+WINDOWS = (
+    *("conv1d", "conv2d", "conv3d"),
+    *(
+        f"{pool}{n}d{end}"
+        for n in (1, 2, 3)
+        for pool, end in (("max_pool", ""), ("max_pool", "_with_indices"), ("avg_pool", ""))
+    ),
+)
+_RESHAPES = {"reshape", "view", "flatten", "unflatten"}
 _MERGES = {"add", "sub", "mul", "cat", "concat"}
 
 
@@ -31,7 +50,7 @@ def check(trace: Trace, shifts: Mapping[fx.Node, tuple[float, ...]]) -> Lattice:
         trace: the record of the model.
         shifts: how far the blur of a converted operation moves its output, per axis in samples of its input.
     """
-    before, after = _positions(trace, {}), _positions(trace, shifts)
+    before, after = positions(trace, {}), positions(trace, shifts)
     merges = aligned_before = aligned_after = 0
     drifts = []
     for node in trace.graph.nodes:
@@ -62,33 +81,72 @@ def _gaps(node: fx.Node, positions: Mapping[fx.Node, Position]) -> dict[int, flo
     dims = min(len(positions[branch]) for branch in branches)
     for axis in range(-dims, 0):
         known = [positions[b][axis] for b in branches if of(b).sizes[axis] > 1]
-        offsets = [place[1] for place in known if place is not None]
+        offsets = [place.offset for place in known if place is not None]
         if len(offsets) > 1:
             gaps[axis] = max(offsets) - min(offsets)
     return gaps or None
 
 
-def _positions(trace: Trace, shifts: Mapping[fx.Node, tuple[float, ...]]) -> dict[fx.Node, Position]:
+def positions(
+    trace: Trace, shifts: Mapping[fx.Node, tuple[float, ...]], sites: Mapping[fx.Node, Site] = MappingProxyType({})
+) -> dict[fx.Node, Position]:
+    """Return where the samples of every tensor lie.
+
+    Args:
+        trace: the pass.
+        shifts: how far the blur of a converted operation moves its output, per axis in samples of its input.
+        sites: the calls that sample, for those whose function says nothing of it, as slices.
+    """
     found: dict[fx.Node, Position] = {}
     for node in trace.graph.nodes:
         shape = of(node).shape
         if node.op == "placeholder" and shape is not None:
-            found[node] = tuple(None if axis < 2 else (1.0, 0.0) for axis in range(len(shape)))
-        elif shape is None:
+            found[node] = tuple(None if axis < 2 else Along(1.0, 0.0, axis - 2) for axis in range(len(shape)))
+        elif shape is None and of(node).name not in WINDOWS:
             source = _branches(node)
             found[node] = found[source[0]] if source else ()
         elif node.op != "call_function" or not of(node).variable:
-            found[node] = (None,) * len(shape)
+            found[node] = (None,) * len(shape or ())
         else:
             found[node] = _step(node, found, shifts.get(node))
+            if node in sites:
+                found[node] = _sampled(node, found, sites[node])
     return found
 
 
+def _sampled(node: fx.Node, found: Mapping[fx.Node, Position], site: Site) -> Position:
+    """Fill in the axes that a call samples, if its function says nothing of them."""
+    out, source, parent = list(found[node]), found[node.all_input_nodes[0]], of(node.all_input_nodes[0])
+    for axis, rate in zip(site.axes or range(-len(site.stride), 0), site.stride, strict=True):
+        place, to = source[axis], axis
+        if place is not None and of(node).name in _RESHAPES:  # H becomes H/s and s
+            behind = _behind(parent.sizes)[axis] * rate
+            to = next(n for n in range(-len(out), 0) if _behind(of(node).sizes)[n] == behind)
+        if place is not None and out[to] is None:
+            out[to] = place._replace(stride=place.stride / rate if site.enlarges else place.stride * rate)
+    return tuple(out)
+
+
+def _behind(shape: Sequence[int]) -> list[int]:
+    """Return how many values lie behind each axis.
+
+    >>> _behind((5, 2, 3))
+    [6, 3, 1]
+    """
+    return [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
 def _step(node: fx.Node, found: Mapping[fx.Node, Position], shift: tuple[float, ...] | None) -> Position:
-    op, shape = of(node).name, of(node).sizes
+    op, shape = of(node).name, of(node).shape or ()
     source = [found[branch] for branch in node.all_input_nodes if of(branch).variable and branch in found]
     if kind(op) == "permute":
         return tuple(source[0][axis] for axis in permutation(node) or ())
+    if op == "part":
+        return found[node.all_input_nodes[0]][-len(shape) :]
+    if op in _RESHAPES:
+        before = of(node.all_input_nodes[0]).sizes
+        whole = dict(zip(zip(_behind(before), before, strict=True), source[0], strict=True))
+        return tuple(whole.get(axis) if axis[1] > 1 else None for axis in zip(_behind(shape), shape, strict=True))
     if op in WINDOWS:
         return _windowed(node, source[0], shift)
     if op == "pad":
@@ -111,7 +169,8 @@ def _padded(node: fx.Node, source: Position) -> Position:
     out = list(source)
     for axis in range(1, len(borders) // 2 + 1):
         place = source[-axis]
-        out[-axis] = None if place is None else (place[0], place[1] - place[0] * borders[2 * axis - 2])
+        if place is not None:
+            out[-axis] = place._replace(offset=place.offset - place.stride * borders[2 * axis - 2])
     return tuple(out)
 
 
@@ -132,7 +191,9 @@ def _windowed(node: fx.Node, source: Position, shift: tuple[float, ...] | None) 
     for axis in range(axes):
         place = source[axis - axes]
         moved = spread[axis] - before[axis] + (shift[axis] if shift else 0.0)
-        out.append(None if place is None else (place[0] * stride[axis], place[1] + place[0] * moved))
+        if place is not None:
+            place = Along(place.stride * stride[axis], place.offset + place.stride * moved, place.source)
+        out.append(place)
     return tuple(out)
 
 
@@ -146,5 +207,6 @@ def _scaled(node: fx.Node, source: Position) -> Position:
             out.append(None)
         else:
             scale = shape[axis] / old[axis]
-            out.append((place[0] / scale, place[1] - place[0] * (scale - 1) / (2 * scale)))
+            centre = place.offset - place.stride * (scale - 1) / (2 * scale)
+            out.append(Along(place.stride / scale, centre, place.source))
     return tuple(out)

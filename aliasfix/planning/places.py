@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from ..edits import BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride, SubstituteCall
+from ..edits import BeginPass, BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride, SubstituteCall
 from ..edits.inserted import can_host
 from ..edits.methods import find_rewritten
 from ..layers.resampling import Resampling
@@ -40,6 +40,12 @@ class Scene:
     def __post_init__(self) -> None:
         if self.training is not None:
             self.twins = twins(self.trace, self.training)
+
+    def passes(self) -> tuple[Edit, ...]:
+        """Return the edits that begin a pass with each method of the model that may call its layers."""
+        own = {name for name in dir(type(self.model)) if name.startswith("forward") and not hasattr(nn.Module, name)}
+        ran = {method for path, method in self.trace.invocations if not path}
+        return tuple(BeginPass("", method, "", -1, -1) for method in sorted({"forward"} | own | ran))
 
     def dense(
         self, node: fx.Node, rule: str, stride: tuple[int, ...], was: tuple[int, ...], wrap: bool, by_attribute: bool
@@ -69,12 +75,12 @@ class Scene:
         frame: Frame | None = of(value).frame
         while frame is not None:
             escapes = not any(user is not None and user.within(frame) for user in inside)
-            if frame.output is value and escapes and can_host(frame.module) and self._returns(frame.path):
+            if frame.output is value and escapes and self._hosts(frame, blur) and self._returns(frame.path):
                 yield BlurModule(frame.path, "after", 0, blur)
             frame = frame.parent
         frame = inside[0] if inside else None
         while frame is not None:
-            if value in frame.inputs and can_host(frame.module):
+            if value in frame.inputs and self._hosts(frame, blur):
                 arg = frame.inputs.index(value)
                 if all(user is not None and user.within(frame) for user in inside) and self._takes(frame.path, arg):
                     yield BlurModule(frame.path, "before", arg, blur)
@@ -84,7 +90,7 @@ class Scene:
     def before(self, node: fx.Node, blur: Resampling, through_pad: bool) -> Iterator[Edit]:
         """Yield the edits that blur the first argument of an operation, for this operation alone."""
         frame: Frame | None = of(node).frame
-        if frame is not None and frame.inputs and can_host(frame.module):
+        if frame is not None and frame.inputs and self._hosts(frame, blur):
             step = node.all_input_nodes[0]
             while through_pad and step is not frame.inputs[0] and of(step).name == "pad" and len(step.users) == 1:
                 step = step.all_input_nodes[0]
@@ -93,6 +99,10 @@ class Scene:
             if step is frame.inputs[0] and len(inside) == 1 and self._takes(frame.path, 0):
                 yield BlurModule(frame.path, "before", 0, blur)
         yield from self._blur_calls(node, "before", blur)
+
+    def _hosts(self, frame: Frame, blur: Resampling) -> bool:
+        """Whether a module can hold the blur and call it by a hook. Hooks of the model itself run outside of a pass."""
+        return can_host(frame.module) and bool(frame.path or not blur.phase)
 
     def _returns(self, path: str) -> bool:
         """Whether the module returns a single tensor in training, too."""

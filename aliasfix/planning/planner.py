@@ -13,11 +13,12 @@ from ..errors import AliasfixError
 from ..recipe import Recipe
 from ..tracing.operation import of
 from ..tracing.trace import Trace
-from . import lattice, price, stem
+from . import lattice, phases, price, stem
 from .choosing import choose
 from .cost import Cost, Price
+from .phases import Reach
 from .places import Scene, why_nowhere
-from .plan import Plan, Step
+from .plan import Call, Link, Plan, Step
 from .rewrites import Candidate, Dense, Rewrite
 from .rule import by_op
 
@@ -46,7 +47,23 @@ def make_plan(model: nn.Module, recipe: Recipe, traces: Sequence[Trace], notes: 
     targets = {node for node in training.graph.nodes if not of(node).variable}
     decisions += _decide(Scene(model, training), recipe, targets.union(scene.twins.values()))
     cost = Cost(original, converted)
-    return Plan(recipe, _steps(decisions), report, tuple(notes), cost=cost, traced=_traced(evaluation))
+    steps = _steps(decisions)
+    links = _links(decisions, steps)
+    return Plan(recipe, steps, report, tuple(notes), cost=cost, traced=_traced(evaluation), links=links)
+
+
+def matched(plan: Plan, trace: Trace) -> dict[fx.Node, tuple[Candidate, Step]]:
+    """Return the calls of a pass of the original that a plan has steps for."""
+    steps = {(step.path, step.op, step.call): step for step in plan}
+    numbers: Counter[tuple[str, str]] = Counter()
+    found = {}
+    for call in _find(trace, plan.recipe):
+        path, op = call.operation.path, call.operation.name
+        step = steps.get((path, op, numbers[path, op]))
+        numbers[path, op] += 1
+        if step is not None:
+            found[call.node] = call, step
+    return found
 
 
 def _traced(trace: Trace) -> tuple[int, ...]:
@@ -79,11 +96,16 @@ def _decide(scene: Scene, recipe: Recipe, known: Collection[fx.Node], original: 
     If the price of the ``original`` is given, the conversion stays within the recipe's budgets.
     """
     everything = _find(scene.trace, recipe)
+    reaches = phases.reaches(scene.trace, {call.node: call.site for call in everything})
+    adapts = recipe.phase == "adaptive"
     sampling = [call for call in everything if call.site.stride and not (call.site.enlarges or call.rule.resizes)]
     first = stem.stems(scene.trace, {call.node for call in sampling})
     calls = [call for call in everything if call.node not in known]
-    policies = {call.node: call.site.reason or _policy(call, recipe, call.node in first) for call in calls}
+    policies = {call.node: _policy(call, recipe, call.node in first, adapts and call.node in reaches) for call in calls}
     kept = {node: reason for node, reason in policies.items() if reason is not None}
+    if adapts:
+        calls = _adaptive(calls, phases.shared(reaches, kept), recipe)
+        kept |= {call.node: str(call.site.reason) for call in calls if call.reach is None and call.site.smooth}
     rewrites = choose(scene, recipe, [call for call in calls if call.node not in kept], first)
     edits = _placed(scene, rewrites, kept)
     for quantity, limit in (("multiply_adds", recipe.budget), ("activations", recipe.memory_budget)):
@@ -93,6 +115,8 @@ def _decide(scene: Scene, recipe: Recipe, known: Collection[fx.Node], original: 
                 for node in over:
                     del rewrites[node]
                 edits = _placed(scene, rewrites, kept)
+    passes = scene.passes() if any(rewrite.call.reach is not None for rewrite in rewrites.values()) else ()
+    edits = {node: (*own, *passes) for node, own in edits.items()}
     return [_Decision(call, kept.get(call.node), rewrites.get(call.node), edits.get(call.node, ())) for call in calls]
 
 
@@ -107,15 +131,30 @@ def _find(trace: Trace, recipe: Recipe) -> list[Candidate]:
     return calls
 
 
-def _policy(call: Candidate, recipe: Recipe, first: bool) -> str | None:
-    """Return why the recipe leaves a call alone, None if it does not."""
+def _adaptive(calls: Sequence[Candidate], reaches: Mapping[fx.Node, Reach], recipe: Recipe) -> list[Candidate]:
+    """Give every call its lattices."""
+    return [
+        dataclasses.replace(call, reach=reaches.get(call.node), blurs=not (call.site.smooth or _gathers(call, recipe)))
+        for call in calls
+    ]
+
+
+def _gathers(call: Candidate, recipe: Recipe) -> bool:
+    """Whether a call moves all samples to channels, and the recipe keeps them."""
+    return call.site.whole and recipe.gather == "keep" and recipe.include is None
+
+
+def _policy(call: Candidate, recipe: Recipe, first: bool, adapts: bool) -> str | None:
+    """Return why a call is left alone, None if it is not."""
     path = call.operation.path
+    if call.site.reason is not None and not (call.site.smooth and adapts):
+        return call.site.reason
     if recipe.exclude is not None and matches(path, recipe.exclude):
         return "The recipe excludes it."
     if recipe.include is not None:
         return None if matches(path, recipe.include) else "The recipe does not include it."
     reason = stem.reason_to_keep(call.site, recipe.stem) if call.rule.stem and first else None
-    if reason is None and call.site.whole and recipe.gather == "keep":
+    if reason is None and _gathers(call, recipe) and not adapts:
         reason = "It drops no sample: all of them go to channels. gather='blur' blurs before it."
     return reason
 
@@ -218,3 +257,13 @@ def _steps(decisions: Sequence[_Decision]) -> tuple[Step, ...]:
             step = dataclasses.replace(step, action="convert", form=form, placement=place, edits=each.edits)
         steps.append(step)
     return tuple(steps)
+
+
+def _links(decisions: Sequence[_Decision], steps: Sequence[Step]) -> tuple[Link, ...]:
+    """Return which calls share a phase: those that reach one lattice, the first of which decides."""
+    together: dict[frozenset[tuple[int, float]], list[Call]] = {}
+    for each, step in zip(decisions, steps, strict=True):
+        if each.rewrite is not None and each.rewrite.call.reach is not None:
+            lattices = frozenset(each.rewrite.call.reach.reached)
+            together.setdefault(lattices, []).append((step.path, step.op, step.call))
+    return tuple(Link("phase", first, tuple(follow)) for first, *follow in together.values())

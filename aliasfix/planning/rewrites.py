@@ -14,6 +14,7 @@ from ..recipe import Recipe
 from ..tracing.operation import Operation, of
 from . import price
 from .cost import Cost, Price
+from .phases import Reach
 from .rule import Rule, Site, per_axis
 
 Ways = tuple[Edit, ...]  # edits that do the same, of which one is made
@@ -21,11 +22,21 @@ Ways = tuple[Edit, ...]  # edits that do the same, of which one is made
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A call that a rule recognises as a site."""
+    """A call that a rule recognises as a site.
+
+    Args:
+        operation: the call.
+        rule: the rule.
+        site: what the rule says of it.
+        reach: its lattices where its phase adapts, else None.
+        blurs: whether it is blurred; else only its phase adapts.
+    """
 
     operation: Operation
     rule: Rule
     site: Site
+    reach: Reach | None = None
+    blurs: bool = True
 
     @property
     def node(self) -> fx.Node:
@@ -34,12 +45,13 @@ class Candidate:
 
     def wraps(self, recipe: Recipe) -> bool:
         """Whether the recipe wraps the borders of the operation itself."""
-        return recipe.padding == "circular" and self.rule.pads(self.operation.arguments)
+        reaches = self.reach is not None and max(self.site.kernel, default=1) > 1
+        return recipe.padding == "circular" and (reaches or self.rule.pads(self.operation.arguments))
 
     def taps(self, recipe: Recipe, left: tuple[int, ...] = ()) -> tuple[int, ...]:
         """Return the filter's taps along each axis if the stride ``left`` stays in the call."""
         rates = [s // kept for s, kept in zip(self.site.stride, left or (1,) * len(self.site.stride), strict=True)]
-        return tuple(len(filters.taps(recipe.filter, rate)) for rate in rates)
+        return tuple(len(filters.taps(recipe.filter, rate)) if self.blurs else 1 for rate in rates)
 
 
 @dataclass(frozen=True, eq=False)

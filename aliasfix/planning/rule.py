@@ -33,6 +33,7 @@ class Site:
         before: whether the operation stays as it is and the blur goes before it, at the higher resolution.
         axes: the spatial axes counted from the end; the last ones if empty.
         whole: whether it drops no sample, alone or with the calls beside it; ``gather="keep"`` leaves it alone then.
+        smooth: whether the ``reason`` is that it needs no blur; its phase may adapt all the same.
     """
 
     stride: tuple[int, ...]
@@ -42,6 +43,7 @@ class Site:
     before: bool = False
     axes: tuple[int, ...] = ()
     whole: bool = False
+    smooth: bool = False
 
 
 @dataclass(frozen=True)
@@ -250,11 +252,17 @@ def spatial_axes(op: str) -> int:
     return 1 if op.count("1d") else 2 if op.count("2d") else 3
 
 
-def wrap_input(x: Tensor, padding: Sequence[int], reach: Sequence[int] = (), stride: Sequence[int] = ()) -> Tensor:
+def wrap_input(
+    x: Tensor,
+    padding: Sequence[int],
+    reach: Sequence[int] = (),
+    stride: Sequence[int] = (),
+    overhang: Sequence[int] = (),
+) -> Tensor:
     """``x`` continued around its borders by an operation's own padding.
 
     Windows of ``reach`` that keep every ``stride``-th sample of a whole period end short of it when evaluated densely:
-    for them ``x`` is continued to the right as far as they miss.
+    for them ``x`` is continued to the right as far as they miss, as it is for an ``overhang`` of ``ceil_mode``.
 
     >>> wrap_input(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), [0], [2], [2])
     tensor([[[1., 2., 3., 4., 1.]]])
@@ -265,6 +273,7 @@ def wrap_input(x: Tensor, padding: Sequence[int], reach: Sequence[int] = (), str
         short = 0
         if reach:
             dense = size + 2 * before - reach[axis] + 1
-            short = max(0, min(size, -(-dense // stride[axis]) * stride[axis]) - dense)
+            wanted = dense + (overhang[axis] if overhang else 0)
+            short = max(0, min(size, -(-wanted // stride[axis]) * stride[axis]) - dense)
         flat += [before, before + short]
     return torch.nn.functional.pad(x, flat, mode="circular") if any(flat) else x
