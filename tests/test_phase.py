@@ -222,6 +222,18 @@ def test_copies_and_pickles_are_equal():
     assert layers[0][0].passes is not layers[1][0].passes
 
 
+@pytest.mark.parametrize("file", ["net", "net.pth", "net.safetensors"])
+def test_a_saved_model_is_the_same_and_has_its_guarantee(tmp_path, file):
+    x = draw(2, 3, 64, 64, dtype=torch.float32)
+    model = aliasfix.convert(timm.create_model("test_resnet").eval(), method="aps", example_input=x)
+    aliasfix.save(model, tmp_path / file)
+    loaded = aliasfix.load(tmp_path / file).eval()
+    assert torch.equal(loaded(x), model(x))
+    assert aliasfix.report(loaded).links == aliasfix.report(model).links != ()
+    assert aliasfix.guarantee(loaded, x).exact
+    assert aliasfix.verify(loaded, example_input=x).ok
+
+
 def test_threads_have_passes_of_their_own():
     x = draw(8, 3, 48, 48)
     model = adaptive(Branches(), x)

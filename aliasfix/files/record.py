@@ -25,7 +25,7 @@ from ..recipe import Recipe
 from ..text.wording import listing
 
 FORMAT = 1
-_PLAN = ("recipe", "steps", "lattice", "notes", "calibration", "cost", "traced")
+_PLAN = ("recipe", "steps", "lattice", "notes", "calibration", "cost", "traced", "links")
 LIBRARIES = ("timm", "torchvision")
 _FETCHING = (
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "checkpoint_path"),

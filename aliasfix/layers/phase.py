@@ -104,7 +104,6 @@ class AdaptiveBlur(BlurPool):
         fine = [ladder.offset(*key, x) for key in zip(self.spec.sources, self.spec.fine, strict=True)]
         return whole([c - f for c, f in zip(coarse, fine, strict=True)], self.spec.fine)
 
-    @torch.no_grad()
     def _decided(self, dense: Tensor, ladder: Ladder) -> list[Tensor]:
         """Decide on the phase by the norms of the components, the first in reading order if several are largest."""
         axes = len(self.spec.sources)
