@@ -19,6 +19,7 @@ Transformer", ICCV 2021, section 3.1, for the patch merging.
 import torch
 from torch import fx, nn
 
+from aliasfix.planning.low_pass import BLURS
 from aliasfix.planning.rule import Case, Rule, Site
 from aliasfix.tracing.operation import Operation, of
 from aliasfix.tracing.trace import Trace
@@ -45,7 +46,7 @@ class SpaceToDepth(Rule):
             return None
         stride, axes = (found[0],) * 2, found[1]
         reason = None
-        if of(call.arguments["input"]).name == "blur_pool":
+        if of(call.arguments["input"]).name in BLURS:
             reason = "aliasfix has blurred its input already."
         return Site(stride, stride, reason, before=True, axes=() if axes == (-2, -1) else axes, whole=True)
 

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from aliasfix.planning.low_pass import is_blurred
+from aliasfix.planning.low_pass import BLURS, is_blurred
 from aliasfix.planning.provenance import is_spatial
 from aliasfix.planning.rule import Case, Rule, Site
 from aliasfix.tracing.operation import Operation, of
@@ -49,7 +49,7 @@ class SpatialSlice(Rule):
             return None
         stride = tuple(steps[axis + len(shape)].step for axis in axes)
         reason = None
-        if of(source).name == "blur_pool":
+        if of(source).name in BLURS:
             reason = "aliasfix has blurred its input already."
         elif is_blurred(trace, source, stride):
             reason = "Its input is blurred already, by a convolution with a fixed low-pass kernel."

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import nn
 
-from aliasfix.planning.low_pass import is_blurred, is_low_pass
+from aliasfix.planning.low_pass import BLURS, is_blurred, is_low_pass
 from aliasfix.planning.rule import Arguments, Case, Function, Rule, Site, per_axis, spatial_axes, wrap_input
 from aliasfix.tracing.operation import Operation, of
 from aliasfix.tracing.trace import Trace
@@ -48,7 +48,7 @@ class StridedConv(Rule):
         reason = None
         if is_low_pass(trace, call.arguments["weight"], call.arguments.get("groups", 1)):
             reason = "It is a low-pass filter with a fixed kernel already."
-        elif of(call.arguments["input"]).name == "blur_pool":
+        elif of(call.arguments["input"]).name in BLURS:
             reason = "aliasfix has blurred its input already."
         elif is_blurred(trace, call.arguments["input"], stride):
             reason = "Its input is blurred already, by a convolution with a fixed low-pass kernel."

@@ -8,7 +8,7 @@ from aliasfix.tracing.operation import of
 from aliasfix.tracing.recorder import record
 from aliasfix.tracing.structure import structure
 
-_BLURS = {"blur_pool", "blur_upsample"}
+_BLURS = {"blur_pool", "blur_upsample", "ideal_pool", "ideal_upsample"}
 _LINEAR = ("conv", "linear")
 
 

@@ -51,8 +51,9 @@ def _rules() -> dict[str, str]:
 
 
 def _filters() -> dict[str, str]:
-    taps = {name: filters.taps(name, 2) for name in filters.names()}
-    return {name: "at stride 2: " + " ".join(f"{tap:.4g}" for tap in row) for name, row in taps.items()}
+    taps = {name: filters.taps(name, 2) for name in filters.names() if name != filters.IDEAL}
+    described = {name: "at stride 2: " + " ".join(f"{tap:.4g}" for tap in row) for name, row in taps.items()}
+    return described | {filters.IDEAL: "no taps: it keeps exactly the frequencies below half the new sampling rate"}
 
 
 def _methods() -> dict[str, str]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from ..errors import AliasfixError
 from .family import Family, families
+from .ideal import IDEAL
 
-__all__ = ["Family", "Filter", "names", "parse", "taps"]
+__all__ = ["IDEAL", "Family", "Filter", "names", "parse", "taps", "work"]
 
 Filter = str | tuple[float, ...]
 
@@ -53,7 +54,7 @@ def taps(filter: str | Sequence[float], stride: int = 2) -> tuple[float, ...]:
     An axis that is not sampled (stride 1) is left alone. Explicit taps are used as they are at any stride above 1.
 
     Raises:
-        AliasfixError: see `parse`.
+        AliasfixError: see `parse`; or ``ideal``, which has no taps.
 
     >>> taps("tri3")
     (0.25, 0.5, 0.25)
@@ -70,3 +71,16 @@ def taps(filter: str | Sequence[float], stride: int = 2) -> tuple[float, ...]:
     row = families()[filter].taps(filter, stride)
     total = math.fsum(row)
     return tuple(tap / total for tap in row)
+
+
+def work(filter: str | Sequence[float], stride: int = 2) -> int:
+    """How many multiply-adds a sample costs along one axis: as many as there are taps.
+
+    ``ideal`` counts as 5, about the share of an FFT of a few hundred samples, forth and back.
+
+    >>> work("tri3"), work("ideal"), work("tri3", 1)
+    (3, 5, 1)
+    """
+    if filter == IDEAL:
+        return 1 if stride == 1 else 5
+    return len(taps(filter, stride))

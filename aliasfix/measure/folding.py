@@ -158,7 +158,8 @@ class _Sampling(TorchFunctionMode):
 
 
 def _axes(op: str, bound: Mapping[str, Any]) -> int:
-    return bound["kernel"].ndim if op == "blur_pool" else spatial_axes(op)
+    given = {"blur_pool": "kernel", "ideal_pool": "rate"}.get(op)
+    return spatial_axes(op) if given is None else len(bound[given].shape if given == "kernel" else bound[given])
 
 
 def sampled_at(model: nn.Module, step: Step) -> list[str]:

@@ -10,6 +10,7 @@ from ..tracing.operation import of
 from ..tracing.trace import Trace
 from .rule import per_axis, spatial_axes
 
+BLURS = {"blur_pool", "ideal_pool"}  # the functions of the layers that a conversion inserts
 _LAYOUT = {
     *("view", "reshape", "permute", "transpose", "movedim", "flatten", "unflatten", "squeeze", "unsqueeze", "pad"),
     *("contiguous", "clone", "to", "float", "half", "bfloat16", "type_as", "held", "__getitem__"),

@@ -22,7 +22,7 @@ from .tail import acts_by_position, kind
 Axes = frozenset[int]  # counted from the end
 
 _SLIDES = re.compile(r"(?:conv_?(?:transpose)?|(?:adaptive_)?(?:max_|avg_|lp_)pool|max_unpool)([123])d")
-_RESIZES = {"interpolate", "upsample", "grid_sample", "pixel_shuffle", "pixel_unshuffle", "blur_pool"}
+_RESIZES = {"interpolate", "upsample", "grid_sample", "pixel_shuffle", "pixel_unshuffle", "blur_pool", "ideal_pool"}
 _RESHAPES = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "unsafe_view", "reshape_as", "view_as"}
 _KEEPS = {
     *("cat", "concat", "concatenate", "group_norm", "instance_norm", "pad", "roll", "flip", "part", "chunk", "split"),
@@ -43,6 +43,17 @@ def is_spatial(trace: Trace, node: fx.Node, axis: int) -> bool:
             each.meta["spatial"] = _spatial(each)
     known: Axes = node.meta["spatial"]
     return axis in known
+
+
+def spatial(trace: Trace, node: fx.Node, longer_than: int) -> tuple[int, ...]:
+    """The spatial axes of a recorded tensor, counted from the end, of those that are longer than a number."""
+    sizes = of(node).sizes
+    return tuple(a for a in range(-len(sizes), 0) if sizes[a] > longer_than and is_spatial(trace, node, a))
+
+
+def channel_axis(trace: Trace, node: fx.Node) -> int:
+    """The axis of the channels, counted from the end: the last one that is not spatial."""
+    return max(axis for axis in range(-len(of(node).sizes), 0) if not is_spatial(trace, node, axis))
 
 
 def _spatial(node: fx.Node) -> Axes:
