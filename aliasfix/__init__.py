@@ -15,6 +15,7 @@ from .files.store import load, save
 from .finetuning import Finetuning, finetune
 from .images.preprocessing import Preprocessing
 from .planning.plan import Plan, Step
+from .polynomials import Fitted, fit_polynomials
 from .recipe import Recipe
 from .version import __version__ as __version__
 
@@ -28,6 +29,7 @@ __all__ = [
     "DoubtWarning",
     "FilterSweep",
     "Finetuning",
+    "Fitted",
     "Guarantee",
     "LatticeWarning",
     "NoEffectWarning",
@@ -44,6 +46,7 @@ __all__ = [
     "export",
     "filters",
     "finetune",
+    "fit_polynomials",
     "guarantee",
     "inspect",
     "load",

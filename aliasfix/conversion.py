@@ -66,6 +66,10 @@ def convert(
     memory_budget: float | None = None,
     phase: str = "fixed",
     phase_norm: float = 2.0,
+    activation: str = "keep",
+    oversampling: int = 2,
+    norm: str = "keep",
+    pool: str = "keep",
     method: str = "blur",
     recipe: Recipe | None = None,
     inplace: bool = False,
@@ -74,7 +78,8 @@ def convert(
 
     Args:
         model: any module. Its class, methods, parameters and state_dict keys stay the same.
-        filter, padding, stem, average, gather, budget, memory_budget, phase, phase_norm: see `Recipe`.
+        filter, padding, stem, average, gather, budget, memory_budget, phase, phase_norm,
+        activation, oversampling, norm, pool: see `Recipe`.
         example_input: an input to trace the model with: a tensor, a tuple of positional arguments, or a dict of keyword
             arguments. Default: an image of the size in the model's own configuration, else of a guessed size.
         include, exclude: module-path globs, or a predicate of (module, path).
@@ -99,7 +104,8 @@ def convert(
     """
     _refuse(model)
     globs = _paths(model, include), _paths(model, exclude)
-    options = recipe or Recipe(filter, padding, stem, average, gather, *globs, budget, memory_budget, phase, phase_norm)
+    sampling = filter, padding, stem, average, gather, *globs, budget, memory_budget, phase, phase_norm
+    options = recipe or Recipe(*sampling, activation, oversampling, norm, pool)
     done = surgery.executed(model)
     if done is not None and done.recipe != options:
         raise AliasfixError(f"the model was converted with {done.recipe}; undo that first with aliasfix.revert(model)")
@@ -141,6 +147,10 @@ def inspect(
     memory_budget: float | None = None,
     phase: str = "fixed",
     phase_norm: float = 2.0,
+    activation: str = "keep",
+    oversampling: int = 2,
+    norm: str = "keep",
+    pool: str = "keep",
     method: str = "blur",
     recipe: Recipe | None = None,
 ) -> Plan:
@@ -154,7 +164,8 @@ def inspect(
     """
     _refuse(model)
     globs = _paths(model, include), _paths(model, exclude)
-    options = recipe or Recipe(filter, padding, stem, average, gather, *globs, budget, memory_budget, phase, phase_norm)
+    sampling = filter, padding, stem, average, gather, *globs, budget, memory_budget, phase, phase_norm
+    options = recipe or Recipe(*sampling, activation, oversampling, norm, pool)
     return _plan(model, options, example_input)
 
 

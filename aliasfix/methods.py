@@ -6,6 +6,9 @@ name      options
 blur      the defaults: a blur at every sampling operation (Zhang, ICML 2019)
 aps       adaptive phase, no blur, circular borders, all stems (Chaman & Dokmanić, CVPR 2021)
 aps-3     the same with the blur ``tri3``
+afc       ideal low-pass, polynomials of degree 2, alias-free norms, averages, circular borders, all stems (Michaeli
+          et al., CVPR 2023); `aliasfix.fit_polynomials` fits the polynomials
+stylegan3 Kaiser's filter, also around every activation (Karras et al., NeurIPS 2021)
 ========  ==============================================================================================
 
 A method is independent of the model: `aliasfix.guarantee` says what it guarantees of one.
@@ -20,8 +23,15 @@ from .errors import AliasfixError
 _APS: Mapping[str, Any] = MappingProxyType(
     {"filter": "delta1", "padding": "circular", "stem": "whole", "phase": "adaptive"}
 )
+_AFC: Mapping[str, Any] = MappingProxyType(
+    {
+        **{"filter": "ideal", "padding": "circular", "stem": "whole"},
+        **{"activation": "polynomial", "norm": "alias-free", "pool": "average"},
+    }
+)
+_STYLEGAN3: Mapping[str, Any] = MappingProxyType({"filter": "kaiser", "activation": "filtered"})
 _METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"blur": {}, "aps": _APS, "aps-3": {**_APS, "filter": "tri3"}}
+    {"afc": _AFC, "aps": _APS, "aps-3": {**_APS, "filter": "tri3"}, "blur": {}, "stylegan3": _STYLEGAN3}
 )
 
 
@@ -29,7 +39,7 @@ def names() -> list[str]:
     """Return the names of the methods.
 
     >>> names()
-    ['aps', 'aps-3', 'blur']
+    ['afc', 'aps', 'aps-3', 'blur', 'stylegan3']
     """
     return sorted(_METHODS)
 

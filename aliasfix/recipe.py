@@ -36,6 +36,12 @@ class Recipe:
         phase: which samples a strided operation keeps. ``fixed`` keeps those of the original. ``adaptive`` keeps, for
             each image, the polyphase component of the largest norm (APS; Chaman & Dokmanić, CVPR 2021).
         phase_norm: the norm that ``adaptive`` compares: 1, 2 or ``inf``.
+        activation: pointwise nonlinearities. ``filtered`` evaluates them on ``oversampling`` times the samples and
+            filters what folds (Karras et al., NeurIPS 2021). ``polynomial`` replaces activations by polynomials of
+            degree 2, with coefficients for every channel in the state_dict (Michaeli et al., CVPR 2023).
+        oversampling: by which factor ``filtered`` activations are oversampled.
+        norm: ``alias-free`` replaces layer normalisation over the channels by the alias-free one (Michaeli et al.).
+        pool: ``average`` replaces max pooling, which cannot be alias-free, by average pooling.
 
     Raises:
         AliasfixError: an unknown filter or choice, a budget below 1, or two options that exclude each other.
@@ -105,6 +111,32 @@ class Recipe:
     )
     phase_norm: float = field(
         default=2.0, metadata={"choices": (1.0, 2.0, math.inf), "help": "The norm that --phase adaptive compares."}
+    )
+
+    activation: str = field(
+        default="keep",
+        metadata={
+            "choices": ("keep", "filtered", "polynomial"),
+            "help": "Keep activations, filter what they alias, or replace them by polynomials, which must be fitted.",
+        },
+    )
+    oversampling: int = field(
+        default=2,
+        metadata={"choices": (2, 3, 4, 6, 8), "help": "The factor by which --activation filtered oversamples."},
+    )
+    norm: str = field(
+        default="keep",
+        metadata={
+            "choices": ("keep", "alias-free"),
+            "help": "Keep layer normalisation, or take its variance over channels and positions (AF-LN).",
+        },
+    )
+    pool: str = field(
+        default="keep",
+        metadata={
+            "choices": ("keep", "average"),
+            "help": "Keep max pooling, or replace it by average pooling, which can be alias-free.",
+        },
     )
 
     def __post_init__(self) -> None:

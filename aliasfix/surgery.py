@@ -13,6 +13,7 @@ from .edits.watch import unwatch, watch
 from .layers.build import build
 from .layers.ladder import Passes
 from .layers.resampling import Resampling
+from .layers.substitution import Substitution
 from .planning.plan import Plan
 from .running import where
 
@@ -28,9 +29,8 @@ def apply(model: nn.Module, plan: Plan) -> None:
 
     passes = Passes()
 
-    def build_for(module: nn.Module, resampling: Resampling, enlarges: bool) -> nn.Module:
-        layer = build(plan.recipe, resampling, enlarges, passes)
-        return _like(layer, module, model)
+    def build_for(module: nn.Module, layer: Resampling | Substitution, enlarges: bool) -> nn.Module:
+        return _like(build(plan.recipe, layer, enlarges, passes), module, model)
 
     undone: list[Undo] = []
     try:

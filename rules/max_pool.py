@@ -1,9 +1,11 @@
 """Max pooling.
 
-    MaxPool_{k,s}  =  Subsample_s ∘ Max_k   →   Subsample_s ∘ Blur_m ∘ Max_k
+    MaxPool_{k,s}  =  Subsample_s ∘ Max_k   →   Subsample_s ∘ Blur_m ∘ Max_k     (pool="keep")
+                                            →   Subsample_s ∘ Blur_m ∘ Box_k     (pool="average")
 
 Max_k at stride 1 commutes with shifts; keeping every s-th maximum aliases, because the maxima have frequencies up to
-the Nyquist frequency of the input. The maximum is itself a nonlinearity, so the blur follows directly.
+the Nyquist frequency of the input. The maximum is itself a nonlinearity, so the blur follows directly. No low-pass
+makes it alias-free; the average of the window is linear.
 
 Shapes: unchanged, (N, C, ⌈L/s⌉ …) with L the dense map. Under ``ceil_mode`` the input is padded with −∞ on the right,
 as far as the strided windows reach.
@@ -24,6 +26,7 @@ from aliasfix.layers.batches import in_parts, layout, materialize, needs_gradien
 from aliasfix.layers.blur import BlurPool
 from aliasfix.layers.dense_max import dense_max
 from aliasfix.planning.rule import Arguments, Case, Function, Pool, Site, per_axis, spatial_axes, wrap_input
+from aliasfix.recipe import Recipe
 from aliasfix.tracing.operation import Operation
 from aliasfix.tracing.trace import Trace
 
@@ -78,6 +81,14 @@ class MaxPool(Pool):
             return values, _unwrapped(indices, x, bound["input"], self.window(op, bound)[2]) if wrap else indices
         return materialize(func(x, kernel, stride=stride, padding=padding, dilation=dilation))
 
+    def replaces(self, op: str, bound: dict[str, Any], recipe: Recipe) -> bool:
+        """Whether the recipe takes averages; those of windows with gaps and of indices are none."""
+        return recipe.pool == "average" and averages(op, bound)
+
+    def replace(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
+        """Average the windows densely, and blur."""
+        return blur(average(op, bound, blur.padding == "circular"))
+
     cases = (
         Case("module", lambda: nn.MaxPool2d(3, 2, 1)),
         Case("kernel_of_stride", lambda: nn.MaxPool2d(2)),
@@ -115,3 +126,20 @@ def overhang(length: int, span: int, stride: int, padding: int) -> int:
     if (count - 1) * stride >= length + padding:
         count -= 1
     return max(0, (count - 1) * stride + span - length - 2 * padding)
+
+
+def averages(op: str, bound: Arguments) -> bool:
+    """Return whether a max pool's windows can be averaged: they have no gaps, and no indices are asked for."""
+    dilation = bound.get("dilation", 1)
+    return not _with_indices(op) and max(per_axis(dilation, spatial_axes(op))) == 1
+
+
+def average(op: str, bound: Arguments, wrap: bool) -> Tensor:
+    """Return the averages of a max pool's windows at stride 1; padding does not count, as it does not for a maximum."""
+    from .average_pool import AveragePool
+
+    func = getattr(F, op.replace("max", "avg"))
+    own = {name: value for name, value in bound.items() if name not in ("dilation", "return_indices")}
+    own["count_include_pad"] = False
+    averaged: Tensor = AveragePool().dense(func.__name__, func, own, (1,) * spatial_axes(op), wrap)
+    return averaged

@@ -28,6 +28,10 @@ OTHER = {  # than the default, for each
     "memory_budget": 300.0,
     "phase": "adaptive",
     "phase_norm": 1.0,
+    "activation": "filtered",
+    "oversampling": 4,
+    "norm": "alias-free",
+    "pool": "average",
 }
 COMMANDS = {"convert": [], "inspect": [], "export": [], "finetune": [], "compare": ["filter"]}  # without
 

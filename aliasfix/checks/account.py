@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..layers.build import is_low_pass_layer
+from ..layers.build import is_inserted_layer
 from ..planning.plan import Plan
 from ..running import DispatchMode, call_stack
 from ..tracing.nested import map_tensors
@@ -86,7 +86,7 @@ class _Witness(DispatchMode):
         out = func(*args, **(kwargs or {}))
         op = func.overloadpacket.__name__
         stride = self._stride(op, args, out)
-        if max(stride, default=1) > 1 and not any(is_low_pass_layer(module) for _, module in self.stack):
+        if max(stride, default=1) > 1 and not any(is_inserted_layer(module) for _, module in self.stack):
             self.found.append((self.stack[-1][0] if self.stack else "", op, stride))
         return out
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .. import surgery
 from ..conversion import convert, unblurred
+from ..edits.inserted import is_inserted
 from ..errors import AliasfixError
 from ..layers.build import is_low_pass_layer
 from ..layers.ladder import Ladder
@@ -169,17 +170,25 @@ def _shapes(before: nn.Module, after: nn.Module, args: Any, kwargs: Any) -> tupl
 
 
 def _keys(before: nn.Module, after: nn.Module) -> tuple[bool, str]:
-    keys = [list(model.state_dict()) for model in (before, after)]
+    own, added = _own(after)
+    keys = [list(before.state_dict()), list(own)]
     if keys[0] != keys[1]:
         return False, f"differ in {sorted(set(keys[0]) ^ set(keys[1]))[:3]}"
-    copy.deepcopy(before).load_state_dict(after.state_dict(), strict=True)
-    copy.deepcopy(after).load_state_dict(before.state_dict(), strict=True)
-    return True, f"{len(keys[0])} keys"
+    copy.deepcopy(before).load_state_dict(own, strict=True)
+    copy.deepcopy(after).load_state_dict(before.state_dict() | added, strict=True)
+    return True, f"{len(keys[0])} keys" + (f", and {len(added)} of polynomials" if added else "")
+
+
+def _own(after: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the state of a converted model, and that of the polynomials that were inserted."""
+    state = after.state_dict()
+    added = {key: value for key, value in state.items() if is_inserted(key.rpartition(".")[0])}
+    return {key: value for key, value in state.items() if key not in added}, added
 
 
 def _reverts(before: nn.Module, after: nn.Module, args: Any, kwargs: Any) -> tuple[bool, str]:
     reference = copied(before)
-    reference.load_state_dict(after.state_dict())
+    reference.load_state_dict(_own(after)[0])
     outputs = zip(_run(reference, args, kwargs), _run(unblurred(after), args, kwargs), strict=True)
     same = all(torch.equal(a, b) for a, b in outputs)
     return same, "equal" if same else "not equal"

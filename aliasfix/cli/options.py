@@ -28,6 +28,7 @@ _KINDS: Mapping[Any, Any] = {
     int | None: int | None,
     str | None: str | None,
     float | Sequence[float] | None: str | None,
+    int: int | None,
 }
 """What the command line takes for each type of a field."""
 Arg = Annotated[

@@ -1,6 +1,6 @@
 """The changes that a conversion makes to a live model. Each type checks, applies and undoes itself."""
 
-from .calls import BeginPass, BlurCall, DenseCall, ReplaceCall, SubstituteCall
+from .calls import BeginPass, BlurCall, DenseCall, InsertCall, ReplaceCall, SubstituteCall
 from .edit import Edit, from_dict
 from .hooks import BlurModule
 from .stride import Restride
@@ -11,6 +11,7 @@ __all__ = [
     "BlurModule",
     "DenseCall",
     "Edit",
+    "InsertCall",
     "ReplaceCall",
     "Restride",
     "SubstituteCall",

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..errors import AliasfixError
 from ..layers.resampling import Resampling
+from ..layers.substitution import Substitution
 from ..planning.rule import Function, Rule, by_name
 from ..tracing.trace import Trace
 from .edit import Build, Edit, Undo
@@ -31,6 +32,11 @@ class CallEdit(Edit):
     def known(self) -> Rule | None:
         """The rule that carries out the edit, None if it needs none."""
         return None
+
+    @property
+    def innermost(self) -> bool:
+        """Whether the edit replaces the function itself, inside of all other edits of the call."""
+        return False
 
     @property
     def begins(self) -> bool:
@@ -189,6 +195,11 @@ class SubstituteCall(RuleEdit):
     """Replace a call that does not sample by the rule's substitute."""
 
     @property
+    def innermost(self) -> bool:
+        """It replaces the function."""
+        return True
+
+    @property
     def place(self) -> str:
         """In place of the call."""
         return f"in place of {self.op} in {super().place}"
@@ -200,3 +211,35 @@ class SubstituteCall(RuleEdit):
             return rule.substitute(self.op, func, rule.bind(self.op, args, kwargs))
 
         return substituted
+
+
+@dataclass(frozen=True)
+class InsertCall(RuleEdit):
+    """Replace a call that does not sample by a layer."""
+
+    substitution: Substitution
+
+    @property
+    def innermost(self) -> bool:
+        """It replaces the function."""
+        return True
+
+    @property
+    def inserted(self) -> Substitution:
+        """The specification of the layer."""
+        return self.substitution
+
+    @property
+    def place(self) -> str:
+        """In place of the call."""
+        number = max(self.index, self.training)
+        nth = f" (number {number + 1})" if number else ""
+        return f"{self.substitution.kind}, in place of {self.op}{nth} in {super().place}"
+
+    def around(self, func: Function, rule: Any, layer: Any) -> Callable[..., Any]:
+        """Return the call by the layer."""
+
+        def through(*args: Any, **kwargs: Any) -> Any:
+            return rule.through(self.op, func, rule.bind(self.op, args, kwargs), layer)
+
+        return through

@@ -10,10 +10,11 @@ from torch import nn
 
 from ..errors import AliasfixError
 from ..layers.resampling import Resampling
+from ..layers.substitution import Substitution
 from ..tracing.trace import Trace
 
-Build = Callable[[nn.Module, Resampling, bool], nn.Module]
-"""Builds the layer for a module and a resampling; the last argument is whether the layer enlarges."""
+Build = Callable[[nn.Module, Resampling | Substitution, bool], nn.Module]
+"""Builds the layer for a module and its specification; the last argument is whether the layer enlarges."""
 Undo = Callable[[], None]
 
 
@@ -33,7 +34,7 @@ class Edit(ABC):
         Edit.kinds[cls.__name__] = cls
 
     @property
-    def inserted(self) -> Resampling | None:
+    def inserted(self) -> Resampling | Substitution | None:
         """What the inserted layer does: the ``blur`` of edits that have one, else None."""
         return getattr(self, "blur", None)
 
@@ -92,6 +93,8 @@ def from_dict(data: Mapping[str, Any]) -> Edit:
     fields: dict[str, Any] = {key: _frozen(value) for key, value in data.items()}
     if isinstance(blur := fields.get("blur"), dict):
         fields["blur"] = Resampling(**{key: _frozen(value) for key, value in blur.items()})
+    if isinstance(layer := fields.get("substitution"), dict):
+        fields["substitution"] = Substitution(**{key: _frozen(value) for key, value in layer.items()})
     return Edit.kinds[str(fields.pop("kind"))](**fields)
 
 

@@ -43,6 +43,10 @@ class CallEdit(Protocol):
         """The rule that carries out the edit."""
 
     @property
+    def innermost(self) -> bool:
+        """Whether the edit replaces the function itself, inside of all other edits of the call."""
+
+    @property
     def begins(self) -> bool:
         """Whether the method begins a pass of the model."""
 
@@ -103,9 +107,9 @@ class Rewritten:
         self.module = module
         self.method = method
         self.before = before
-        self.edits = tuple(edits)
+        self.edits = tuple(sorted(edits, key=lambda pair: not pair[0].innermost))  # a blur goes around a substitute
         self.begins = any(edit.begins for edit, _ in edits)
-        edits = [(edit, blur) for edit, blur in edits if not edit.begins]
+        edits = [(edit, blur) for edit, blur in self.edits if not edit.begins]
         self.evaluation = _by_call((edit, edit.index, blur) for edit, blur in edits)
         self.training = _by_call((edit, edit.training, blur) for edit, blur in edits)
         self.hidden = sorted(_HIDDEN.intersection(self.evaluation))
@@ -169,7 +173,7 @@ class RewrittenLayer(Rewritten):
         super().__init__(module, method, edits)
         self.op = edits[0][0].op
         self.rule = _of_layer(module, self.op)[0]
-        self.calls = [(edit, blur, edit.known) for edit, blur in edits]
+        self.calls = [(edit, blur, edit.known) for edit, blur in self.edits]
         self.func = getattr(torch, self.op, None) or getattr(F, self.op)
 
     def __call__(self, input: Tensor) -> Any:

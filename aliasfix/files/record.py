@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import AliasfixError
 from ..images.preprocessing import Preprocessing
+from ..layers.substitution import Substitution
 from ..planning.plan import Lattice, Plan, Step
 from ..planning.rule import rules
 from ..recipe import Recipe
@@ -32,6 +33,7 @@ _FETCHING = (
     *("cache_dir", "weights", "weights_backbone"),
 )
 _LARGEST_RATE = 64
+_MOST_CHANNELS = 2**20  # of a polynomial
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,12 @@ def _check_plan(plan: Plan) -> None:
     for edit in plan.edits:
         if (named := getattr(edit, "rule", step.rule)) not in known:
             raise AliasfixError(f"its steps name the rule {named!r}, which this version does not have")
-        if edit.inserted is not None:
+        if isinstance(edit.inserted, Substitution):
+            if not _is(edit.inserted, Substitution) or not 0 <= edit.inserted.channels <= _MOST_CHANNELS:
+                raise AliasfixError(
+                    f"its steps insert {edit.inserted} in {edit.path!r}, which this version cannot build"
+                )
+        elif edit.inserted is not None:
             rates = (*edit.inserted.rate, *edit.inserted.stride)
             if not all(type(rate) is int and 1 <= rate <= _LARGEST_RATE for rate in rates):
                 raise AliasfixError(f"its steps blur at the rate {rates} in {edit.path!r}: the most is {_LARGEST_RATE}")

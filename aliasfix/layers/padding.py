@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 from torch.nn import functional as F
 
@@ -87,3 +87,19 @@ def _wrap(x: Tensor, dim: int, border: tuple[int, int]) -> Tensor:
     """Pad circularly by more than the length of the map, which ``F.pad`` refuses."""
     length = x.shape[dim]
     return x.index_select(dim, torch.arange(-border[0], length + border[1], device=x.device) % length)
+
+
+class Borders(nn.Module):
+    """Says how the operation whose place it takes continues its input.
+
+    >>> Borders("circular")
+    Borders(padding='circular')
+    """
+
+    def __init__(self, padding: str) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def extra_repr(self) -> str:
+        """Return the padding, for ``print(model)``."""
+        return f"padding={self.padding!r}"

@@ -3,11 +3,13 @@
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 from torch import fx, nn
 
 from ..edits import BlurModule
 from ..layers.resampling import Resampling
+from ..layers.substitution import Substitution
 from ..recipe import Recipe
 from ..tracing.operation import of
 from . import stem
@@ -51,8 +53,9 @@ class _Chooser:
     def rewrites(self, call: Candidate, done: Collection[fx.Node]) -> Sequence[Rewrite]:
         """Return the rewrites of a call and of the calls that are converted together with it."""
         if not call.site.stride:
-            ways = tuple(self.scene.substituting(call.node, call.rule.name))
-            return [Substitute(call, (), (ways,), (call.node,))]
+            layer = call.rule.inserts(call.operation, self.scene.trace, self.recipe)
+            ways = tuple(self.scene.substituting(call.node, call.rule.name, layer))
+            return [Substitute(call, (), (ways,), (call.node,), _finer(layer, self.recipe))]
         if call.reach is not None:
             return self._adaptive(call, call.reach, done)
         if call.rule.replaces(call.operation.name, call.operation.arguments, self.recipe):
@@ -205,6 +208,14 @@ class _Chooser:
         module = self.scene.model.get_submodule(call.operation.path)
         own = _runs_own_forward(module) and call.rule.restrides(module, call.operation.arguments)
         return own and not call.wraps(self.recipe)
+
+
+def _finer(layer: Substitution | None, recipe: Recipe) -> Fraction:
+    """Return how many times the samples a layer evaluates its function on."""
+    if layer is None or layer.kind in ("norm", "average"):
+        return Fraction(1)
+    exact = layer.kind == "polynomial" or (layer.kind == "product" and recipe.filter == "ideal")
+    return (Fraction(3, 2) if exact else Fraction(recipe.oversampling)) ** len(layer.axes)
 
 
 def _runs_own_forward(module: nn.Module) -> bool:

@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import fx, nn
 
-from ..edits import BeginPass, BlurCall, BlurModule, DenseCall, Edit, ReplaceCall, Restride, SubstituteCall
+from ..edits import BeginPass, BlurCall, BlurModule, DenseCall, Edit, InsertCall, ReplaceCall, Restride, SubstituteCall
 from ..edits.inserted import can_host
 from ..edits.methods import find_rewritten
 from ..layers.resampling import Resampling
+from ..layers.substitution import Substitution
 from ..tracing.operation import Extent, Frame, of
 from ..tracing.trace import Trace
 
@@ -56,10 +57,13 @@ class Scene:
         for at, numbers in self._calls(node):
             yield DenseCall(at.path, at.method, of(node).name, *numbers, rule, stride, wrap)
 
-    def substituting(self, node: fx.Node, rule: str) -> Iterator[Edit]:
-        """Yield the edits that put what a rule says in the place of an operation that does not sample."""
+    def substituting(self, node: fx.Node, rule: str, layer: Substitution | None) -> Iterator[Edit]:
+        """Yield the edits that put what a rule says, or a layer, in the place of an operation that does not sample."""
         for at, numbers in self._calls(node):
-            yield SubstituteCall(at.path, at.method, of(node).name, *numbers, rule)
+            if layer is None:
+                yield SubstituteCall(at.path, at.method, of(node).name, *numbers, rule)
+            elif can_host(self.model.get_submodule(at.path)):
+                yield InsertCall(at.path, at.method, of(node).name, *numbers, rule, layer)
 
     def replacing(self, node: fx.Node, rule: str, instead: bool, blur: Resampling) -> Iterator[Edit]:
         """Yield the edits that replace an operation by a blur, or evaluate it together with its blur."""

@@ -51,7 +51,7 @@ class Candidate:
     def taps(self, recipe: Recipe, left: tuple[int, ...] = ()) -> tuple[int, ...]:
         """Return the filter's taps along each axis if the stride ``left`` stays in the call."""
         rates = [s // kept for s, kept in zip(self.site.stride, left or (1,) * len(self.site.stride), strict=True)]
-        return tuple(len(filters.taps(recipe.filter, rate)) if self.blurs else 1 for rate in rates)
+        return tuple(filters.work(recipe.filter, rate) if self.blurs else 1 for rate in rates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,15 +160,25 @@ class Fused(Dense):
     form = "fused"
 
 
+@dataclass(frozen=True, eq=False)
 class Substitute(Rewrite):
-    """A substitute for an operation that does not sample, at the same price."""
+    """A substitute for an operation that does not sample.
+
+    Args:
+        finer: how many times the samples it is evaluated on, between a way up and a way down; 1 at the same price.
+    """
 
     form = "substitute"
 
+    finer: Fraction = Fraction(1)
+
     @property
     def after(self) -> Price:
-        """The price of the operation."""
-        return self.before
+        """The price of the operation on the finer grid, and of both ways."""
+        if self.finer == 1:
+            return self.before
+        work = 2 * filters.work(filters.IDEAL)  # multiply-adds of both ways for each sample of the finer grid
+        return price.of_node(self.call.node, self.finer) + price.of_blur(self.call.node, work, Fraction(1), self.finer)
 
 
 class Replace(Rewrite):

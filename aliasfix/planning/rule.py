@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import extension
 from ..errors import AliasfixError
 from ..layers.blur import BlurPool
+from ..layers.substitution import Substitution
 from ..recipe import Recipe
 from ..tracing.operation import Operation
 from ..tracing.trace import Trace
@@ -151,6 +152,14 @@ class Rule:
         """What takes the place of a call that does not sample: the same output size, on the same lattice."""
         raise NotImplementedError
 
+    def inserts(self, call: Operation, trace: Trace, recipe: Recipe) -> Substitution | None:
+        """The layer that takes the place of a call that does not sample; None if `substitute` needs none."""
+        return None
+
+    def through(self, op: str, func: Function, bound: Arguments, layer: Any) -> Any:
+        """The call evaluated by the layer that `inserts` asked for."""
+        raise NotImplementedError
+
     def replacement_shift(self, bound: dict[str, Any], taps: tuple[int, ...]) -> tuple[float, ...]:
         """How far `replace` moves the output, per axis in samples of the input, by a filter of so many taps."""
         return tuple(0.0 if m % 2 else 0.5 for m in taps)
@@ -191,7 +200,7 @@ def rules() -> tuple[Rule, ...]:
         AliasfixError: another package's rule does not load, or has a name that is taken.
 
     >>> [rule.name for rule in rules()][:3]
-    ['adaptive_pool', 'average_pool', 'blur_pool']
+    ['activation', 'adaptive_pool', 'average_of_max']
     """
     found = []
     for module in extension.modules("aliasfix.rules"):

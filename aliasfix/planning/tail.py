@@ -24,7 +24,7 @@ _NONLINEAR = {
     *("relu", "relu6", "gelu", "silu", "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "selu", "celu"),
     *("prelu", "sigmoid", "tanh", "softplus", "mish", "softsign", "rrelu", "logsigmoid", "threshold", "tanhshrink"),
     *("softshrink", "hardshrink", "clamp", "clamp_min", "clamp_max", "exp", "log", "sqrt", "rsqrt", "abs", "square"),
-    *("pow", "erf", "reciprocal", "maximum", "minimum"),
+    *("sin", "cos", "pow", "erf", "reciprocal", "maximum", "minimum"),
 }
 _BY_POSITION = _LINEAR | _NONLINEAR
 _PRODUCTS = {"mul", "multiply", "div", "true_divide", "divide"}
