@@ -194,3 +194,22 @@ def test_the_laws_of_a_conversion_hold():
     verified = aliasfix.verify(alias_free(Net(), x), example_input=x)
     assert [(law.name, law.detail) for law in verified if not law.ok] == []
     assert any("of polynomials" in law.detail for law in verified)
+
+
+def test_the_guarantee_is_for_every_shift_or_names_what_prevents_it():
+    torch.manual_seed(0)
+    x = shifted(draw(2, 3, 32, 40), 0, 0)
+    found = aliasfix.guarantee(alias_free(Net(), x), x)
+    assert (found.exact, found.fractional, found.blockers) == (True, True, ())
+    assert "by fractions of a pixel" in found.verdict
+    assert found.change_in_float64 < 1e-12
+    filtered = aliasfix.guarantee(alias_free(Net(), x, activation="filtered"), x)
+    assert not filtered.exact
+    assert [blocker.op for blocker in filtered.blockers] == ["relu"]  # all of one module
+    assert "activation='polynomial'" in str(filtered.blockers[0])
+    maximum = aliasfix.guarantee(alias_free(Net(), x, pool="keep"), x)
+    assert [(blocker.op, blocker.remedy) for blocker in maximum.blockers] == [("max_pool2d", "pool='average'")]
+    published = aliasfix.guarantee(
+        aliasfix.convert(Net().eval(), method="stylegan3", example_input=x.float()), x.float()
+    )
+    assert {"relu", "conv2d"} <= {blocker.op for blocker in published.blockers}

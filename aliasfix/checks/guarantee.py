@@ -14,7 +14,7 @@ from .. import surgery
 from ..conversion import unblurred
 from ..errors import AliasfixError
 from ..planning import planner
-from ..planning.equivariance import Blocker, Reasoning, reason
+from ..planning.equivariance import Blocker, Reasoning, is_alias_free, reason
 from ..planning.rule import parameters
 from ..running import evaluating
 from ..text.printing import Tabular
@@ -34,6 +34,7 @@ class Guarantee(Tabular):
 
     Args:
         exact: whether no integer shift changes the output, or for an output with positions, whether it moves along.
+        fractional: whether it is exact for shifts by fractions of a pixel, too, of inputs without a Nyquist frequency.
         total_stride: the largest total stride along each axis of the input.
         blockers: what keeps it from that.
         change: the largest change that was measured over random integer shifts, relative to the scale of the output.
@@ -47,6 +48,7 @@ class Guarantee(Tabular):
     change: float
     change_in_float64: float | None
     dtype: str
+    fractional: bool = False
 
     @property
     def sizes(self) -> str:
@@ -68,6 +70,8 @@ class Guarantee(Tabular):
                 f"the plan says that integer shifts change nothing, and a change of {self.change:.1e} of the scale was "
                 f"measured: please report this"
             )
+        if self.exact and self.fractional:
+            return f"exact for every circular shift, by fractions of a pixel, too, of inputs of sizes {self.sizes}"
         if self.exact:
             return f"exact for integer circular shifts, of inputs of sizes {self.sizes}"
         what = f"{len(self.blockers)} operations do not commute with shifts"
@@ -128,7 +132,8 @@ def guarantee(model: nn.Module, example_input: Any = None) -> Guarantee:
         except RuntimeError:  # a part computes in float32 whatever its input
             exact = None
     dtype = str(next(tensors((args, kwargs))).dtype).removeprefix("torch.")
-    return Guarantee(not reasons.blockers, reasons.total, reasons.blockers, own, exact, dtype)
+    fractional = not reasons.blockers and is_alias_free(plan.recipe)
+    return Guarantee(not reasons.blockers, reasons.total, reasons.blockers, own, exact, dtype, fractional)
 
 
 def _change(model: nn.Module, args: Any, kwargs: Any, reasons: Reasoning) -> float:

@@ -4,11 +4,13 @@ A tensor follows the shifts of the input along an axis if its samples cover a wh
 operation must keep that, or reduce the axis as a whole; what does not is a blocker.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx
 
+from ..filters import IDEAL
+from ..layers.substitution import Substitution
 from ..recipe import Recipe
 from ..tracing.operation import Operation, of
 from ..tracing.trace import Trace
@@ -16,7 +18,7 @@ from . import lattice
 from .plan import Step
 from .provenance import is_spatial
 from .rewrites import Candidate
-from .tail import kind
+from .tail import is_nonlinear, kind
 
 _REDUCES = {
     *("mean", "sum", "amax", "amin", "max", "min", "std", "var", "var_mean", "std_mean", "norm", "logsumexp", "prod"),
@@ -95,6 +97,11 @@ def reason(
     return Reasoning(total, tuple(dict.fromkeys([*size, *blockers])), judge.output())
 
 
+def is_alias_free(recipe: Recipe) -> bool:
+    """Whether every operation that is converted by the recipe folds nothing."""
+    return recipe.filter == IDEAL and recipe.phase == "fixed"
+
+
 @dataclass
 class _Judge:
     trace: Trace
@@ -136,7 +143,7 @@ class _Judge:
         before: Live = {source: stride for live in lives for source, stride in live.items()}
         if not before:
             return []
-        found = [self._sampled(node), self._border(node), self._added(node)]
+        found = [self._sampled(node), self._border(node), self._added(node), self._folds(node, lives)]
         if kind(operation.name) in _REORDERS:
             found.append(self._blocker(operation, "It reverses the order of the samples."))
         found.append(self._lost(node, before, any(each is not None for each in found)))
@@ -147,6 +154,8 @@ class _Judge:
         if node not in self.sites or not self.sites[node][0].site.stride or node in self.adaptive:
             return None
         step = self.sites[node][1]
+        if step.action == "convert" and is_alias_free(self.recipe):
+            return None  # what folds is gone, so that every phase says the same
         if of(node).shape and all(of(node).sizes[axis] == 1 for axis in range(-len(step.stride), 0)):
             return None  # one sample of the whole map
         why = "It keeps the samples that the original keeps, wherever the image lies."
@@ -155,6 +164,35 @@ class _Judge:
         reason = step.reason or "Its lattice is reached by a call of fixed phase, too, or is not known."
         stem = "stem='whole'" if "stem" in reason or "patch embedding" in reason else ""
         return self._blocker(of(node), f"{why} {reason}", stem)
+
+    def _folds(self, node: fx.Node, lives: Sequence[Live]) -> Blocker | None:
+        """A nonlinearity that makes frequencies which fold, where the recipe asks for none."""
+        asked = is_alias_free(self.recipe) or self.recipe.activation != "keep"
+        if not asked or self.recipe.phase != "fixed" or (node in self.sites and self._is_exact(node)):
+            return None
+        op = kind(of(node).name)
+        product = op in ("mul", "multiply", "div", "true_divide", "divide") and sum(map(bool, lives)) > 1
+        if "max_pool" in op and "adaptive" not in op:
+            return self._blocker(of(node), "A maximum makes frequencies that fold.", "pool='average'")
+        if op == "layer_norm":
+            return self._blocker(of(node), "It divides each position by a number of its own.", "norm='alias-free'")
+        if not (product or is_nonlinear(op)) or not self.live(node):
+            return None
+        filtered = node in self.sites and self.sites[node][1].action == "convert"
+        why = "It is filtered, but a part of what it makes still folds." if filtered else "It makes what folds."
+        return self._blocker(of(node), why, "activation='polynomial'")
+
+    def _is_exact(self, node: fx.Node) -> bool:
+        """Whether what takes the place of a nonlinearity makes nothing that folds."""
+        candidate, step = self.sites[node]
+        if step.action != "convert":
+            return False
+        layers = [edit.inserted for edit in step.edits if isinstance(edit.inserted, Substitution)]
+        if not layers:  # a max pool that samples
+            return candidate.rule.replaces(of(node).name, of(node).arguments, self.recipe)
+        return all(each.kind in ("polynomial", "product", "norm", "average") for each in layers) and (
+            is_alias_free(self.recipe) or self.recipe.activation == "polynomial"
+        )
 
     def _border(self, node: fx.Node) -> Blocker | None:
         """A window that sees something else behind the border than on the other side."""

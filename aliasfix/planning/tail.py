@@ -69,6 +69,15 @@ def acts_by_position(op: str) -> bool:
     return kind(op) in _BY_POSITION
 
 
+def is_nonlinear(op: str) -> bool:
+    """Whether an operation is a pointwise nonlinearity.
+
+    >>> is_nonlinear("relu_"), is_nonlinear("add")
+    (True, False)
+    """
+    return kind(op) in _NONLINEAR
+
+
 def find_tail(root: fx.Node, axes: int, roots: Collection[fx.Node]) -> Tail:
     """Follow the tail of ``root`` up to its first nonlinearity.
 
