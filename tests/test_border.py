@@ -57,7 +57,7 @@ def test_a_method_is_a_set_of_options_and_what_is_given_beside_it_wins():
     assert (recipe.filter, recipe.padding, recipe.stem, recipe.phase) == ("delta1", "circular", "whole", "adaptive")
     recipe = aliasfix.inspect(model, "bin5", method="aps", stem="keep", example_input=x).recipe
     assert (recipe.filter, recipe.padding, recipe.stem, recipe.phase) == ("bin5", "circular", "keep", "adaptive")
-    with pytest.raises(aliasfix.AliasfixError, match="choose one of aps"):
+    with pytest.raises(aliasfix.AliasfixError, match="choose one of afc, aps"):
         aliasfix.convert(model, method="nothing")
     with pytest.raises(aliasfix.AliasfixError, match="recipe= alone"):
         aliasfix.convert(model, method="aps", recipe=recipe)
