@@ -143,7 +143,7 @@ METHODS = {
     "blur": {"filter": "bin5", "padding": "circular", "stem": "full"},
     "afc": {"method": "afc"},
 }
-EPOCHS, SEEDS, TESTED, REACH = 20, (0,), 100, 2
+EPOCHS, SEEDS, TESTED, REACH = 12, (0,), 100, 2
 
 
 class Small(nn.Sequential):

@@ -160,7 +160,7 @@ class Polynomial(Product):
         a, b, c = (self.by_channel(row) for row in self.coefficients)
         centre, limit = (self.by_channel(row) for row in self.bounds)
         deviation = (x - centre).square().mean(self.axes, keepdim=True).clamp_min(1e-12).sqrt()
-        x = centre + (x - centre) * (limit / deviation).clamp_max(1)
+        x = centre + (x - centre) * (torch.minimum(deviation, limit) / deviation)  # 1, without a gradient, within it
         out: Tensor = a + b * x + c * super().forward(torch.square, x)
         return out.to(x.dtype)
 
