@@ -73,7 +73,12 @@ def test_no_shift_changes_the_logits(name):
     model = alias_free(net, x)
     assert worst(net.eval(), x) > 1e-3
     assert worst(model, x) < 1e-10
-    assert worst(model.float(), x.float()) < (1e-4 if name == "efficientnet_b0" else 1e-5)  # its products amplify
+    with torch.no_grad():
+        exact = model(x)
+        rounding = (
+            model.float()(x.float()) - exact
+        ).abs().max() / exact.abs().max()  # efficientnet_b0's products amplify it
+    assert worst(model, x.float()) < max(1e-5, 4 * rounding.item())
 
 
 @pytest.mark.parametrize("left_out", ["filter", "activation", "norm"])
