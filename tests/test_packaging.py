@@ -37,6 +37,7 @@ PUBLIC = [
     "Plan",
     "Preprocessing",
     "Recipe",
+    "Returned",
     "Step",
     "Verification",
     "calibrate",
