@@ -59,25 +59,35 @@ def _plain(one: Objects, kind: str) -> dict[str, Tensor]:
     return {key: value.detach().cpu() for key, value in kept.items()}
 
 
+def placed(one: Objects, corner: Sequence[int]) -> dict[str, Tensor]:
+    """The objects that a window saw, without their masks, at their places on the image.
+
+    Args:
+        one: in the window's pixels.
+        corner: of the window, its first row and column.
+    """
+    step = one["boxes"].new_tensor([corner[1], corner[0]]).float()
+    moved = {"boxes": one["boxes"].float() + step.repeat(2), "scores": one["scores"], "labels": one["labels"]}
+    if "keypoints" in one:
+        moved["keypoints"] = one["keypoints"].clone().float()
+        moved["keypoints"][..., :2] += step
+    return moved
+
+
 def on_image(one: Objects, corner: Sequence[int], part: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-    """The objects that a window saw, at their places on the image, cut to a part of it; those beyond it are left out.
+    """The same, and their masks, cut to a part of the image; those beyond it are left out.
 
     Args:
         one: in the window's pixels.
         corner: of the window, its first row and column.
         part: first and last row and column of the part of the image that counts.
     """
+    moved = placed(one, corner)
     (top, bottom), (left, right) = part
-    moved = one["boxes"].float() + one["boxes"].new_tensor([corner[1], corner[0]] * 2)
-    low, high = moved.new_tensor([left, top] * 2), moved.new_tensor([right, bottom] * 2)
-    boxes = torch.minimum(torch.maximum(moved, low), high)
-    there = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
-    kept = {"boxes": boxes[there], "scores": one["scores"][there], "labels": one["labels"][there]}
+    low, high = moved["boxes"].new_tensor([left, top] * 2), moved["boxes"].new_tensor([right, bottom] * 2)
+    moved["boxes"] = torch.minimum(torch.maximum(moved["boxes"], low), high)
     if "masks" in one:
-        rows = slice(top - corner[0], bottom - corner[0])
-        kept["masks"] = one["masks"][there][..., rows, left - corner[1] : right - corner[1]]
-    if "keypoints" in one:
-        points = one["keypoints"][there].clone().float()
-        points[..., :2] += points.new_tensor([corner[1], corner[0]])
-        kept["keypoints"] = points
-    return kept
+        rows, columns = slice(top - corner[0], bottom - corner[0]), slice(left - corner[1], right - corner[1])
+        moved["masks"] = one["masks"][..., rows, columns]
+    there = ((moved["boxes"][:, 2:] - moved["boxes"][:, :2]) >= 1).all(1)
+    return {key: value[there] for key, value in moved.items()}

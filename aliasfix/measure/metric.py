@@ -21,8 +21,8 @@ GROUP = "aliasfix.metrics"
 """The entry points by which another package registers a metric."""
 
 Need: TypeAlias = Literal[
-    "logits", "label map", "dense", "boxes", "keypoints", "pitch", "maps", "classes", "values",
-    "labels", "margin", "sites", "layers",
+    "logits", "maps", "labels", "margin", "sites", "layers", "classes", "values",
+    "label map", "dense", "boxes", "keypoints", "pitch",
 ]  # fmt: skip
 Better: TypeAlias = Literal["higher", "lower"]
 

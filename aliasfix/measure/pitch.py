@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aliasfix.measure.metric import Metric
+from aliasfix.measure.subject import Subject
+from aliasfix.measure.windows import Pair, agreement
+
 BIN, CLOSE = 20, 50
 """Cents between two pitches of the output, and cents within which two are the same: half a semitone."""
 _AROUND = 4  # bins on each side of the strongest that count
@@ -31,3 +35,40 @@ def cents(salience: Tensor) -> Tensor:
 def cents_apart(one: Tensor, other: Tensor) -> Tensor:
     """(B,): how many cents two saliences (B, bins) of the same sounds are apart."""
     return (cents(one) - cents(other)).abs()
+
+
+def _apart(pair: Pair) -> float:
+    one, other = (answer.tensor[pair.index][None] for answer in pair.answers)
+    return cents_apart(one, other).item()
+
+
+def movement(subject: Subject) -> Tensor:
+    """(I,): the mean of how many cents the pitches of two shifted windows on a sound are apart, of a steady sound."""
+    return agreement(subject, "pitch", _apart)
+
+
+def same_pitch(subject: Subject) -> Tensor:
+    """(I,), in [0, 1]: the share of pairs of shifted windows whose pitches are within half a semitone."""
+    return agreement(subject, "pitch", lambda pair: float(_apart(pair) <= CLOSE))
+
+
+PITCH = Metric(
+    "pitch",
+    "pitch moves between two shifted windows",
+    "lower",
+    movement,
+    needs=("pitch",),
+    share=False,
+    unit=" cents",
+    light=True,
+    order=94,
+)
+SAME_PITCH = Metric(
+    "same_pitch",
+    "pitch of two shifted windows within half a semitone",
+    "higher",
+    same_pitch,
+    needs=("pitch",),
+    light=True,
+    order=95,
+)

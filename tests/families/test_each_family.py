@@ -18,11 +18,11 @@ QUICK = {
 }  # fmt: skip
 ROWS = {
     "logits": "consistency",
-    "label map": "label_agreement",
-    "dense": "aliasing",
-    "boxes": "aliasing",
-    "keypoints": "aliasing",
-    "pitch": "aliasing",
+    "label map": "massc",
+    "dense": "psnr",
+    "boxes": "box_jitter",
+    "keypoints": "keypoint_jitter",
+    "pitch": "pitch",
     None: "stability",
 }
 
