@@ -18,6 +18,7 @@ from aliasfix.comparison.observe import Observation, doubts, observe, probe, sat
 from aliasfix.comparison.result import Comparison, Corruptions, Curve, Layer, Measure, Positions
 from aliasfix.comparison.sites import example_of, layers, plan_of
 from aliasfix.errors import AliasfixError
+from aliasfix.families.reading import Returned
 from aliasfix.images.inputs import Images
 from aliasfix.images.known import Given
 from aliasfix.images.views import Views, thumbnail
@@ -225,8 +226,9 @@ def put_together(
 
 def _plain(setting: Setting) -> dict[str, object]:
     values = dataclasses.asdict(setting)
-    output = values["output"]
-    return values | {"output": output if isinstance(output, str | int | None) else getattr(output, "__name__", "")}
+    said = setting.output if isinstance(setting.output, Returned) else Returned(at=setting.output)
+    at = said.at if isinstance(said.at, str | int | None) else getattr(said.at, "__name__", "")
+    return values | {"output": at} | ({"kind": said.kind} if said.kind else {})
 
 
 def _both(run: Callable[[Subject], T], first: Observation, second: Observation) -> tuple[T, T] | None:
