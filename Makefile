@@ -30,6 +30,7 @@ bench:
 	python benchmarks/measure.py
 	python benchmarks/layers.py
 	python benchmarks/models.py
+	python benchmarks/tasks.py
 	python docs/generate.py
 
 zoo:

@@ -7,6 +7,7 @@ from .checks.laws import Verification, verify
 from .comparison import Comparison, FilterSweep, compare, compare_filters
 from .conversion import convert, inspect, report, revert
 from .errors import AliasfixError, DoubtWarning, LatticeWarning, NoEffectWarning
+from .families import Returned
 from .files import registration
 from .files.converting import ConvertedFile, convert_file
 from .files.exporting import export
@@ -36,6 +37,7 @@ __all__ = [
     "Plan",
     "Preprocessing",
     "Recipe",
+    "Returned",
     "Step",
     "Verification",
     "calibrate",

@@ -222,11 +222,39 @@ def gathers():
     return "\n".join(lines)
 
 
+TASKS = {
+    "massc": ("mASSC", "share"), "maisc": ("mAISC", "share"), "mIoU": ("mIoU", "share"), "mAP": ("mAP", "share"),
+    "box_jitter": ("box jitter", "px"), "score_variation": ("score varies", "share"),
+    "found_again": ("found again", "share"),
+}  # fmt: skip
+
+
+def tasks():
+    """The table of ``benchmarks/tasks.py``: means over the seeds, and from the lowest to the highest."""
+    runs = load("tasks")["runs"]
+    tables = []
+    for name, stages in runs[0].items():
+        keys = [key for key in TASKS if key in stages["original"]]
+        rows = [f"| {name} | {' | '.join(TASKS[key][0] for key in keys)} |", "|---|" + "---:|" * len(keys)]
+        for stage in stages:
+            cells = [_task([run[name][stage][key] for run in runs], TASKS[key][1]) for key in keys]
+            rows.append(f"| {stage} | {' | '.join(cells)} |")
+        tables.append("\n".join(rows))
+    return "\n\n".join(tables)
+
+
+def _task(values, unit):
+    if unit == "share":
+        return spread(values)
+    return f"{sum(values) / len(values):.2f} ({min(values):.2f}–{max(values):.2f}) {unit}"
+
+
 SECTIONS = {
     "README.md": {"rules": rule_table, "photographs": photographs, "conversion": conversion},
     "docs/performance.md": {"models": models, "memory": memory, "layers": layers},
     "CONTRIBUTING.md": {"house": house, "example": example, "metric": metric},
     "docs/tools.md": {"torch-versions": torch_versions},
+    "docs/tasks.md": {"tasks": tasks},
     "docs/recovery.md": {"recovery": recovery, "methods": methods, "gathers": gathers},
 }
 

@@ -38,6 +38,7 @@ PUBLIC = [
     "Plan",
     "Preprocessing",
     "Recipe",
+    "Returned",
     "Step",
     "Verification",
     "calibrate",

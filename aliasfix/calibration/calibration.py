@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from aliasfix import surgery
 from aliasfix.calibration import least_squares, statistics
 from aliasfix.calibration.behind import behind
+from aliasfix.calibration.distances import errors
 from aliasfix.calibration.held_out import Split, split
-from aliasfix.calibration.judge import Judge, errors
+from aliasfix.calibration.judge import Judge
 from aliasfix.calibration.passes import Correction, correct, once
 from aliasfix.calibration.result import Calibration, Scores, Site
 from aliasfix.conversion import is_calibrated, unblurred
@@ -51,14 +52,16 @@ def calibrate(
     Args:
         model: a converted network; its weights change, and nothing else.
         images: a folder, or a list, data loader or other iterable of (C, H, W) or (B, C, H, W) tensors that can be
-            iterated again, scaled and normalised as in training; labels are not looked at. 64 to 256 are enough.
+            iterated again, scaled and normalised as in training; labels are not looked at. Signals (T,) or (C, T) and
+            volumes (C, D, H, W) do as well; a tensor's first axis is the batch. 64 to 256 are enough.
         original: the network before conversion; by default what `aliasfix.revert` gives of the model.
         method: ``statistics``, ``least-squares``, ``both``, ``every-layer``; ``auto`` takes what agrees best with the
             original on the images held out, and leaves the model as it is where nothing is better than that.
         size: side of the network's input, see `aliasfix.compare`.
         preprocessing: how a folder's images are prepared, see `aliasfix.compare`; `aliasfix.save` keeps it.
         batch_size: most images in a network at a time, which bounds the memory.
-        output: where the logits (or another tensor) are in what the networks return: a key, an index, a function.
+        output: what the networks return, where they are of no family that is known: a key, an index, a function, or an
+            `aliasfix.Returned`. What agrees with the original is judged by its kind.
 
     Returns:
         A `Calibration`: what was done, how close the network is to the original before and after.
@@ -125,10 +128,10 @@ def _best(
     for network, name in ((original, "the original"), (model, "the model")):
         _runs(network, name, example)
     doubted = _doubt(original, given, output)
-    judge = Judge(original, given.views, output)
+    judge = Judge(original, given, output)
     scores: dict[str, Scores] = {"original": judge.original, "before": judge(model)}
     with running(original, None, "calibration"):
-        paths = once(original, example, (statistics.Normalisation, *statistics.AFFINE))
+        paths = once(original, example, (statistics.Normalisation, *statistics.AFFINE), judge.features)
     fed = set(behind(model, example))
     layers = [path for path in paths if path in fed and isinstance(model.get_submodule(path), _FITTED)]
     before = errors(original, model, layers, given.views[0])
@@ -158,10 +161,9 @@ def _best(
 def _doubt(original: nn.Module, given: Split, output: Output) -> str | None:
     """Why agreement with the original says nothing on these images; None where it does, or there are no classes."""
     with running(original, output, "classes") as run:
-        found = [run(run.place(batch)).cpu() for batch in (*given.fit, *given.views[0])]
-    if found[0].ndim != 2:
-        return None
-    logits = torch.cat(found)
+        if run.answer(run.place(given.fit[0][:1])).kind != "logits":
+            return None
+        logits = torch.cat([run.logits(run.place(batch)).cpu() for batch in (*given.fit, *given.views[0])])
     labels = given.labels if given.labels is not None and int(given.labels.max()) < logits.shape[1] else None
     text = doubt("the original", logits.argmax(1), labels, logits.shape[1], given.prepared)
     if text is not None:

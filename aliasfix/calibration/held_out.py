@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images
 from aliasfix.images.known import Given
 from aliasfix.images.views import Views
+from aliasfix.measure.overlap import Corner, window
 
 FEWEST, MOST = 8, 256
 _EVERY = 4  # one in so many is held out
@@ -23,8 +25,11 @@ class Split:
     """Images in batches of bounded size.
 
     Args:
-        fit: (B, C, size, size) each.
+        fit: (B, C, size, size) each; signals are (B, C, size) or (B, size).
         views: the centres of the images held out, and the same moved by some pixels.
+        pairs: where both begin on each of them.
+        sides: of the images.
+        size: of the views.
         images, held_out: how many.
         notes: for the reader.
         labels: of those of ``fit``, then of those held out; None without.
@@ -33,6 +38,9 @@ class Split:
 
     fit: list[Tensor]
     views: tuple[list[Tensor], list[Tensor]]
+    pairs: Sequence[tuple[Corner, Corner]]
+    sides: Sequence[int]
+    size: int
     images: int
     held_out: int
     notes: tuple[str, ...]
@@ -68,17 +76,21 @@ def split(
         if image.shape != whole[0].shape:
             raise AliasfixError(f"{views.name(number)} is {tuple(image.shape)}, the first {tuple(whole[0].shape)}")
     random = torch.Generator().manual_seed(seed)
-    centre = [views.margin // 2] * 2
+    sides = whole[0].shape[-views.axes :]
+    centre = [(side - views.size) // 2 for side in sides]
     out = whole[_EVERY - 1 :: _EVERY]
     order = sorted(range(len(whole)), key=lambda number: number % _EVERY == _EVERY - 1)
     fit = [whole[number] for number in order[: len(whole) - len(out)]]
     moved = [_moved(centre, views.margin, random) for _ in out]
     return Split(
-        _batches([_view(image, centre, views.size) for image in fit], batch_size),
+        _batches([window(image, centre, views.size) for image in fit], batch_size),
         (
-            _batches([_view(image, centre, views.size) for image in out], batch_size),
-            _batches([_view(image, to, views.size) for image, to in zip(out, moved, strict=True)], batch_size),
+            _batches([window(image, centre, views.size) for image in out], batch_size),
+            _batches([window(image, to, views.size) for image, to in zip(out, moved, strict=True)], batch_size),
         ),
+        [(centre, to) for to in moved],
+        sides,
+        views.size,
         len(fit),
         len(out),
         tuple(views.notes),
@@ -91,13 +103,6 @@ def _moved(centre: list[int], margin: int, random: torch.Generator) -> list[int]
     """A corner up to eight pixels from the centre on each axis, within the margin where there is one."""
     reach = min(_FURTHEST, margin // 2) if margin else _FURTHEST
     return [c + int(torch.randint(-reach, reach + 1, (), generator=random)) for c in centre]
-
-
-def _view(image: Tensor, corner: list[int], size: int) -> Tensor:
-    """The window at a corner; what leaves it on one side comes in on the other where the image is no larger."""
-    if image.shape[-1] == size:
-        return image.roll((-corner[0], -corner[1]), (-2, -1))
-    return image[:, corner[0] : corner[0] + size, corner[1] : corner[1] + size]
 
 
 def _batches(images: list[Tensor], batch_size: int) -> list[Tensor]:

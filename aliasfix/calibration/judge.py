@@ -3,85 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from aliasfix.calibration import distances
+from aliasfix.calibration.held_out import Split
 from aliasfix.calibration.result import Scores
+from aliasfix.families.reading import OBJECTS, Answer, feature_modules
+from aliasfix.measure.average_precision import average_precision, on_image
+from aliasfix.measure.iou import classes_of, label_map, mean_iou
+from aliasfix.measure.overlap import enlarged, seen, shared
+from aliasfix.measure.pitch import CLOSE, cents_apart
 from aliasfix.measure.running import Output, running
 
 
 class Judge:
     """The original's outputs on two views of each image held out, and what to compare with them.
 
+    What agrees is told by the kind of the output: the top-1 class, the label map by its mean IoU, the objects by their
+    AP, pitches within half a semitone. Values agree by nothing but their error, as PSNR.
+
     Args:
         original: the network to be close to.
-        views: two views of every image, each a list of batches.
-        output: where the tensor is in what the networks return.
+        given: has two views of every image.
+        output: what the networks return.
     """
 
-    def __init__(self, original: nn.Module, views: Sequence[Sequence[Tensor]], output: Output) -> None:
-        self._views, self._output = views, output
-        self._original = self._outputs(original)
-        self.original = self._scores(self._original)
+    def __init__(self, original: nn.Module, given: Split, output: Output) -> None:
+        self._network, self._given, self._output = original, given, output
+        self._original = self._answers(original)
+        self.kind = self._original[0].kind
+        self.features = list(feature_modules(original, output)) if self.kind in OBJECTS else []
+        self.original = self._scores(original, self._original)
 
     def __call__(self, model: nn.Module) -> Scores:
         """The scores of a network."""
-        return self._scores(self._outputs(model))
+        return self._scores(model, self._answers(model))
 
-    def _outputs(self, model: nn.Module) -> list[Tensor]:
+    def _answers(self, model: nn.Module) -> list[Answer]:
+        """Of each view, what a network says of all images."""
+        found = []
         with running(model, self._output, "calibration") as run:
-            return [torch.cat([run(run.place(batch)).cpu() for batch in view]) for view in self._views]
+            for view in self._given.views:
+                every = [run.answer(run.place(batch)) for batch in view]
+                maps = [torch.cat(parts).cpu() for parts in zip(*(one.maps for one in every), strict=True)]
+                objects = [one for answer in every for one in answer.objects]
+                found.append(Answer(every[0].kind, tuple(maps), tuple(objects)))
+        return found
 
-    def _scores(self, outputs: Sequence[Tensor]) -> Scores:
-        wanted, found = torch.cat(self._original), torch.cat(list(outputs))
-        error = share(((found - wanted).square().sum(), _spread(wanted)))
-        if wanted.ndim != 2 or wanted.shape[1] < 2:
+    def _scores(self, model: nn.Module, answers: Sequence[Answer]) -> Scores:
+        if self.kind in OBJECTS:
+            error = distances.of_features(self._network, model, self.features, self._given.views[0])
+            wanted = [one for answer in self._original for one in answer.objects]
+            found = [one for answer in answers for one in answer.objects]
+            return Scores(average_precision(found, wanted), error, self._consistency(answers))
+        pairs = [
+            (
+                torch.cat([answer.maps[n] for answer in answers]),
+                torch.cat([answer.maps[n] for answer in self._original]),
+            )
+            for n in range(len(self._original[0].maps))
+        ]
+        error = sum(distances.share(distances.between(*pair)) for pair in pairs) / len(pairs)
+        if self.kind in ("dense", None):
+            return Scores(None, error, None, sum(distances.psnr(*pair) for pair in pairs) / len(pairs))
+        if self.kind == "logits" and pairs[0][1].shape[1] < 2:
             return Scores(None, error, None)
-        classes = [view.argmax(1) for view in outputs]
-        agreement = (found.argmax(1) == wanted.argmax(1)).float().mean().item()
-        return Scores(agreement, error, (classes[0] == classes[1]).float().mean().item())
+        return Scores(self._agreement(*pairs[0]), error, self._consistency(answers))
 
+    def _agreement(self, found: Tensor, wanted: Tensor) -> float:
+        """Between the tensors of one kind for the same inputs."""
+        if self.kind == "label map":
+            return mean_iou(label_map(found), label_map(wanted), classes_of(wanted))
+        if self.kind == "pitch":
+            return (cents_apart(found, wanted) <= CLOSE).float().mean().item()
+        return (found.argmax(1) == wanted.argmax(1)).float().mean().item()
 
-def errors(original: nn.Module, model: nn.Module, paths: Sequence[str], batches: Sequence[Tensor]) -> dict[str, float]:
-    """How far each layer's output is from the original's: squared, as a share of its variance.
-
-    Up to each channel's mean, which a bias or the normalisation behind the layer takes up. A layer that runs densely in
-    the converted network is compared where the original samples.
-    """
-    sums = {path: [torch.zeros(()), torch.zeros(())] for path in paths}
-    kept: dict[str, Tensor] = {}
-
-    def keep(path: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        kept[path] = output
-
-    def compare(path: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        wanted, found = kept.pop(path), type(module).forward(module, *args)
-        every = [slice(None, None, -(-n // m)) for n, m in zip(found.shape[2:], wanted.shape[2:], strict=True)]
-        sums[path][0] = sums[path][0] + _spread(found[(slice(None), slice(None), *every)] - wanted)
-        sums[path][1] = sums[path][1] + _spread(wanted)
-
-    with ExitStack() as stack:
-        for path in paths:
-            stack.callback(original.get_submodule(path).register_forward_hook(partial(keep, path)).remove)
-            stack.callback(model.get_submodule(path).register_forward_pre_hook(partial(compare, path)).remove)
-        for batch in batches:
-            for network in (original, model):
-                with running(network, None, "calibration") as run:
-                    run.forward(run.place(batch))
-    return {path: share(pair) for path, pair in sums.items()}
-
-
-def share(pair: Sequence[Tensor]) -> float:
-    """One sum over another; 0 where both are 0."""
-    error, of = pair
-    return (error / of.clamp_min(1e-12)).item()
-
-
-def _spread(x: Tensor) -> Tensor:
-    """The summed squares around each channel's mean."""
-    flat = x.movedim(1, 0).flatten(1)
-    return (flat - flat.mean(1, keepdim=True)).square().sum()
+    def _consistency(self, answers: Sequence[Answer]) -> float | None:
+        """Between the two views of each image, where both see it."""
+        given, (one, other) = self._given, answers
+        parts = [shared(*pair, given.sides, given.size) for pair in given.pairs]
+        if self.kind in OBJECTS:
+            moved = [
+                [on_image(o, pair[end], part) for o, pair, part in zip(answer.objects, given.pairs, parts, strict=True)]
+                for end, answer in enumerate(answers)
+            ]
+            return average_precision(moved[1], moved[0])
+        if self.kind != "label map":
+            return self._agreement(other.tensor, one.tensor)
+        maps = [
+            torch.cat(
+                [
+                    seen(enlarged(labels, given.size, len(given.sides)), pair[end], part).flatten()
+                    for labels, pair, part in zip(label_map(answer.tensor), given.pairs, parts, strict=True)
+                ]
+            )
+            for end, answer in enumerate(answers)
+        ]
+        return mean_iou(maps[1], maps[0], classes_of(one.tensor))

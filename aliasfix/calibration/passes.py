@@ -57,17 +57,30 @@ def correct(
             model(batch)
 
 
-def once(model: nn.Module, batch: Tensor, kinds: tuple[type[nn.Module], ...]) -> list[str]:
-    """The layers of some kinds that run once in a forward pass, on one tensor, in the order in which they run."""
+def once(model: nn.Module, batch: Tensor, kinds: tuple[type[nn.Module], ...], until: Sequence[str] = ()) -> list[str]:
+    """The layers of some kinds that run once in a forward pass, on one tensor, in the order in which they run.
+
+    Args:
+        model: the network.
+        batch: what it runs on.
+        kinds: classes of layers.
+        until: modules of which the last to run ends it: layers behind, whose inputs may depend on what was found, do
+            not count. Empty: all count.
+    """
     calls: Counter[str] = Counter()
+    before = dict.fromkeys(until, 0)  # how many layers had run when it did
 
     def count(path: str, module: nn.Module, args: Any, output: Any) -> None:
-        calls[path] += 1 if len(args) == 1 and isinstance(output, Tensor) else 2
+        if isinstance(module, kinds):
+            calls[path] += 1 if len(args) == 1 and isinstance(output, Tensor) else 2
+        if path in before:
+            before[path] = len(calls)
 
-    layers = [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
+    layers = [(path, one) for path, one in model.named_modules() if isinstance(one, kinds) or path in before]
     with watching(layers, count), torch.no_grad():
         model(batch)
-    return [path for path, times in calls.items() if times == 1]
+    ended = list(calls.items())[: max(before.values())] if until else calls.items()
+    return [path for path, times in ended if times == 1]
 
 
 def _show(correction: Correction, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

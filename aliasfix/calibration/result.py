@@ -32,14 +32,18 @@ class Scores:
     """A network against its original, on the images held out.
 
     Args:
-        agreement: the share of views whose top-1 class is the original's, in [0, 1]; None where it is no classifier.
-        error: the squared difference of the outputs as a share of the variance of the original's.
-        consistency: the share of images whose two views get one class, in [0, 1]; None where it is no classifier.
+        agreement: with the original, in [0, 1]: the share of views with its top-1 class, the mean IoU with its label
+            maps, the AP against its objects, or the share within half a semitone; None of values.
+        error: the squared difference of the outputs, of detectors that of the feature maps, as a share of the variance
+            of the original's.
+        consistency: the same agreement between the two views of an image, where both see it.
+        psnr: of values against the original's, in dB.
     """
 
     agreement: float | None
     error: float
     consistency: float | None
+    psnr: float | None = None
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -97,11 +101,12 @@ class Calibration(Tabular):
     def __rich__(self) -> Table:
         table = plain_table("\n".join([self.summary, *self.notes]), self.doubt)
         table.add_column("network, or layer behind a blur", overflow="fold")
-        for column in ("agreement", "consistency", "error"):
+        for column in ("agreement" if self.before.psnr is None else "PSNR", "consistency", "error"):
             table.add_column(column, justify="right")
         for name, scores in self.scores.items():
             chosen = " (taken)" if name == self.method else ""
-            table.add_row(name + chosen, _share(scores.agreement), _share(scores.consistency), f"{scores.error:.3f}")
+            agreement = _share(scores.agreement) if scores.psnr is None else f"{scores.psnr:.1f} dB"
+            table.add_row(name + chosen, agreement, _share(scores.consistency), f"{scores.error:.3f}")
         for site in self.sites:
             table.add_row(site.path, "", "", f"{site.before:.3f} → {site.after:.3f}")
         return table

@@ -36,6 +36,7 @@ def compare(
     trust_pickle: options.TrustPickle = False,
     input_size: options.InputSize = None,
     output: options.OutputKey = None,
+    kind: options.Kind = None,
     passes: options.Passes = 5,
     reach: options.Reach = 2,
     corruptions: options.Corruptions = False,
@@ -75,7 +76,7 @@ def compare(
         "corruptions": corruptions,
         "batch_size": batch_size,
         "seed": seed,
-        "output": int(output) if output is not None and output.lstrip("-").isdecimal() else output,
+        "output": options.output(output, kind),
     }
     pair = [(one, beside) for one, beside in ((target, other), (other, target)) if one is not None]
     found = [

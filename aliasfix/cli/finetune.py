@@ -89,6 +89,7 @@ def finetune(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     save_every: SaveEvery = None,
     resume: Resume = False,
+    kind: options.Kind = None,
     random_weights: options.RandomWeights = False,
     trust_pickle: options.TrustPickle = False,
     as_json: options.Json = False,
@@ -119,6 +120,7 @@ def finetune(
             optimizer=optimizer, weight_decay=weight_decay, schedule=schedule, warmup_epochs=warmup_epochs, ema=ema,
             mixed_precision=mixed_precision, batch_statistics=batch_statistics, preprocessing=preprocessing,
             augmentation=options.arguments(augment), workers=workers, seed=seed, save_every=save_every, resume=resume,
+            output=options.output(None, kind),
         )  # fmt: skip
     from accelerate import PartialState
 

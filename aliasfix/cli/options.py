@@ -14,6 +14,7 @@ import typer
 
 from .. import methods
 from ..errors import AliasfixError
+from ..families import Returned
 from ..images.preprocessing import Preprocessing
 from ..recipe import Recipe
 from . import console
@@ -100,6 +101,10 @@ Figures = Annotated[Path | None, typer.Option("--figures", metavar="DIR", help="
 OutputKey = Annotated[
     str | None,
     typer.Option("--output", metavar="KEY", help="Where the tensor is in what the models return: a key or an index."),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(metavar="KIND", help="What it is: logits, 'label map', dense, boxes, keypoints or pitch, if unknown."),
 ]
 Corruptions = Annotated[
     bool, typer.Option("--corruptions", help="Measure errors under the 15 corruptions of ImageNet-C, too: slow.")
@@ -213,6 +218,15 @@ def arguments(given: Repeated) -> dict[str, Any]:
             except (ValueError, SyntaxError):
                 continue
     return args
+
+
+def output(key: str | None, kind: str | None) -> Returned:
+    """What models return, as ``--output`` and ``--kind`` say."""
+    at = int(key) if key is not None and key.lstrip("-").isdecimal() else key
+    try:
+        return Returned(kind, at)  # type: ignore[arg-type]  # it refuses what is no kind
+    except AliasfixError as error:
+        console.fail(error, 2)
 
 
 def example(size: str | None) -> torch.Tensor | None:

@@ -14,10 +14,11 @@ from torch import nn
 
 from aliasfix.comparison.bootstrap import paired
 from aliasfix.comparison.classes import imagenet_names
-from aliasfix.comparison.observe import Observation, doubts, observe, probe, why
+from aliasfix.comparison.observe import Observation, doubts, observe, probe, satisfied, why
 from aliasfix.comparison.result import Comparison, Corruptions, Curve, Layer, Measure, Positions
 from aliasfix.comparison.sites import example_of, layers, plan_of
 from aliasfix.errors import AliasfixError
+from aliasfix.families.reading import Returned
 from aliasfix.images.inputs import Images
 from aliasfix.images.known import Given
 from aliasfix.images.views import Views, thumbnail
@@ -133,21 +134,17 @@ def choose(
     known = known_metrics()
     if unknown := [name for name in metrics or () if name not in known]:
         raise AliasfixError(f"no measure {', '.join(unknown)}: choose from {', '.join(known)}")
-    shapes = [probe(model, views, setting.output, name) for model, name in zip((a, b), names, strict=True)]
-    if len(shapes[0]) != len(shapes[1]):
-        raise AliasfixError(f"{names[0]} returned {shapes[0]} and {names[1]} {shapes[1]}: they do different things")
-    classifier = len(shapes[0]) == 2
-    if classifier and (why := views.fits(shapes[0][1])):
+    first, second = (probe(model, views, setting.output, name) for model, name in zip((a, b), names, strict=True))
+    if first.kind != second.kind or [len(one.shape) for one in first.maps] != [len(one.shape) for one in second.maps]:
+        raise AliasfixError(f"{names[0]} returned {first} and {names[1]} {second}: they do different things")
+    classes = first.tensor.shape[1] if first.kind == "logits" else 0
+    if classes and (why := views.fits(classes)):
         views.without_labels(why)
-    if classifier:
-        views.call_classes(imagenet_names(a, shapes[0][1]))
-    lacking = {
-        "logits": not classifier,
-        "maps": classifier,
-        "labels": not views.labelled,
-        "margin": not views.margin,
-    }
-    apply = [metric for metric in known.values() if not any(lacking.get(need) for need in metric.needs)]
+    if classes:
+        views.call_classes(imagenet_names(a, classes))
+    given = {"labels": views.labelled, "margin": views.margin, "layers": views.are_pictures, "sites": True}
+    inputs = {*satisfied(first), *(need for need, there in given.items() if there)}
+    apply = [metric for metric in known.values() if inputs.issuperset(metric.needs)]
     asked = set(metrics) if metrics is not None else {metric.name for metric in apply if not metric.optional}
     return [one.name for one in apply if one.name in asked or (corruptions and one.name == "corruption")]
 
@@ -229,8 +226,9 @@ def put_together(
 
 def _plain(setting: Setting) -> dict[str, object]:
     values = dataclasses.asdict(setting)
-    output = values["output"]
-    return values | {"output": output if isinstance(output, str | int | None) else getattr(output, "__name__", "")}
+    said = setting.output if isinstance(setting.output, Returned) else Returned(at=setting.output)
+    at = said.at if isinstance(said.at, str | int | None) else getattr(said.at, "__name__", "")
+    return values | {"output": at} | ({"kind": said.kind} if said.kind else {})
 
 
 def _both(run: Callable[[Subject], T], first: Observation, second: Observation) -> tuple[T, T] | None:
@@ -267,13 +265,14 @@ def _layers(first: Followed, second: Followed) -> Iterator[Layer]:
 def _curves(views: Views, one: Sweep, two: Sweep) -> Iterator[Curve]:
     """Of the images that move the first network most."""
     order = one.probability.std(1, correction=0).argsort(descending=True, stable=True)[:CURVES].tolist()
-    pictures = {n: thumbnail(image) for n, image in enumerate(views.centres(max(order) + 1)) if n in set(order)}
+    images = enumerate(views.centres(max(order) + 1))
+    pictures = {n: thumbnail(image) for n, image in images if n in set(order) and image.ndim == 3}
     for index in order:
         along = tuple(dh for dh, _ in one.shifts)
         curves = [tuple(sweep.probability[index].tolist()) for sweep in (one, two)]
         label = int(one.target[index])
         called = views.classes.get(label, "")
-        yield Curve(views.name(index), label, along, curves[0], curves[1], called, pictures[index])
+        yield Curve(views.name(index), label, along, curves[0], curves[1], called, pictures.get(index))
 
 
 @contextlib.contextmanager

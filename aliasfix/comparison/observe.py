@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
+from aliasfix.families.layout import shifted_axes
+from aliasfix.families.reading import Answer
 from aliasfix.images.views import Views
 from aliasfix.measure import filter_variation
 from aliasfix.measure.doubt import doubt_of
-from aliasfix.measure.metric import Metric, metrics
+from aliasfix.measure.metric import Metric, Need, metrics
 from aliasfix.measure.running import Output, Runner, running
 from aliasfix.measure.subject import Pass, Setting, Subject
 from aliasfix.planning.plan import Plan
@@ -43,17 +45,16 @@ class Observation:
         return self.passes.get(run)
 
 
-def probe(model: nn.Module, views: Views, output: Output, name: str) -> tuple[int, ...]:
-    """The shape of what a model returns for one image.
+def probe(model: nn.Module, views: Views, output: Output, name: str) -> Answer:
+    """What a model says of one image.
 
     Raises:
         AliasfixError: it does not run on the image, or returns what cannot be measured.
     """
     (image,) = views.centres(1)
-    shape: tuple[int, ...]
     try:
-        with running(model, None, "probe") as run:
-            shape = tuple(run.shape(run.place(image[None]), output))
+        with running(model, output, "probe") as run:
+            answer = run.answer(run.place(image[None]), values=False)
     except AliasfixError as error:
         raise AliasfixError(f"{name}: {error}") from error
     except Exception as error:
@@ -61,12 +62,27 @@ def probe(model: nn.Module, views: Views, output: Output, name: str) -> tuple[in
         raise AliasfixError(
             f"{name} does not run on images of {given} ({one_line(error)}): give another size"
         ) from error
-    if len(shape) not in (2, 4):
+    dims = shifted_axes(model, image.ndim) + 2
+    if answer.kind is None and any(one.ndim != dims for one in answer.maps):
         raise AliasfixError(
-            f"{name} returned {shape}, neither logits (batch, classes) nor maps (batch, C, h, w): pass output= a "
-            f"function that makes them"
+            f"{name} returned {answer}, neither logits (batch, classes) nor maps (batch, C, "
+            f"{'h, w' if dims == 4 else '...'}): pass output= a function that makes them"
         )
-    return shape
+    return answer
+
+
+def satisfied(answer: Answer) -> Iterator[Need]:
+    """The needs of metrics that an output of a kind satisfies."""
+    if answer.kind is not None:
+        yield answer.kind
+    if answer.kind == "keypoints":
+        yield "boxes"
+    if answer.kind in (None, "label map", "dense") and len(answer.maps) == 1:
+        yield "maps"
+        if answer.kind != "dense":
+            yield "classes"
+        if answer.kind != "label map":
+            yield "values"
 
 
 def observe(

@@ -169,7 +169,7 @@ class Comparison(Tabular):
         """The result in one sentence."""
         if self.doubt is not None:
             return f"No conclusion: {self.doubt}."
-        main = self.get("consistency") or self.get("stability") or next((m for m in self.measures if m.a), None)
+        main = next(filter(None, map(self.get, _MAIN)), None) or next((m for m in self.measures if m.a), None)
         if main is None or main.a is None or main.b is None or main.difference is None:
             return f"Nothing could be measured of {self.names[0]} and {self.names[1]}."
         subject = f"{self.names[1]} against {self.names[0]}"
@@ -257,6 +257,10 @@ class Comparison(Tabular):
         if self.corruptions is not None and (relative := self.corruptions.mean_relative) is not None:
             table.add_row("mean corruption error, relative to the first", "1.00", f"{relative:.2f}", "", "")
         return table
+
+
+_MAIN = ("consistency", "massc", "maisc", "psnr", "pitch", "stability")
+"""What the verdict is about: the first of these that was measured."""
 
 
 def _finite(value: Any) -> Any:

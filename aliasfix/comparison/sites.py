@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from aliasfix.conversion import inspect, report
 from aliasfix.edits import BlurModule
-from aliasfix.images.inputs import batches
 from aliasfix.layers.build import is_low_pass_layer
 from aliasfix.measure.running import running
 from aliasfix.planning.plan import Plan, Step
@@ -52,12 +52,10 @@ def _maps(model: nn.Module, example: Tensor) -> list[str]:
 
     layers = [(name, module) for name, module in model.named_modules() if name and not is_low_pass_layer(module)]
     with running(model, None, "layers") as run, watching(layers, see):
-        for batch, _ in batches(example[:, None], len(example), labels=False):
-            run.forward(run.place(batch))
-            break
+        run.forward(run.place(example))
     return list(names)
 
 
 def example_of(image: Tensor, model: nn.Module) -> Tensor:
     """Return two copies of an image, of the model's dtype and on its device."""
-    return image[None].expand(2, -1, -1, -1).to(where(model, image))
+    return torch.stack([image, image]).to(where(model, image))

@@ -15,6 +15,7 @@ from ..images.prepared import Prepared
 from ..images.reading import Seen, look, told
 from ..text.wording import one_line
 from . import photographs, seeds
+from .kinds import Labels
 from .photographs import Photographs
 
 Loader = DataLoader[Any]
@@ -124,8 +125,8 @@ def batches(loader: Any, seed: int, epoch: int, skip: int) -> Iterator[Any]:
     next(iterator, None)  # lets accelerate see the end
 
 
-def unpack(batch: Any, labelled: bool) -> tuple[Tensor, Tensor | None]:
-    """Images (B, C, H, W) and labels (B,) of a batch.
+def unpack(batch: Any, labelled: bool) -> tuple[Tensor, Labels]:
+    """Images (B, C, H, W) of a batch, and classes (B,), masks (B, H, W) or the objects in each.
 
     Raises:
         AliasfixError: it is something else.
@@ -137,8 +138,14 @@ def unpack(batch: Any, labelled: bool) -> tuple[Tensor, Tensor | None]:
     if not labelled:
         return first, None
     labels = rest[0] if rest else None
-    if not isinstance(labels, Tensor) or labels.shape != first.shape[:1] or labels.is_floating_point():
-        raise AliasfixError("label mismatch: the loader's labels are no class indices (B,); distillation=1 needs none")
+    if isinstance(labels, tuple | list) and len(labels) == len(first) and all(isinstance(one, dict) for one in labels):
+        return first, list(labels)
+    shapes = (first.shape[:1], first.shape[:1] + first.shape[2:])
+    if not isinstance(labels, Tensor) or labels.shape not in shapes or labels.is_floating_point():
+        raise AliasfixError(
+            "label mismatch: the loader's labels are no class indices (B,), masks (B, H, W) or objects for each image; "
+            "distillation=1 needs none"
+        )
     return first, labels.long()
 
 

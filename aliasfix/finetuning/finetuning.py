@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from .. import surgery
 from ..calibration.calibration import reference
 from ..errors import AliasfixError
+from ..families.reading import Output
 from ..files.record import digest_of_weights
 from ..images.known import Given, prepared, remember, said
 from ..running import modes_kept
@@ -54,14 +55,20 @@ def finetune(
     seed: int = 0,
     save_every: int | None = None,
     resume: bool = False,
+    output: Output = None,
 ) -> Finetuning:
-    """Fine-tune a classifier on images, with their labels, from the original's output, or both.
+    """Fine-tune a network on images, with their labels, from the original's output, or both.
 
     The loss is (1 − d) · cross-entropy + d · T² · KL(original ‖ model) + c · (KL both ways between two random shifts by
     up to 8 pixels). The model ends with the best weights seen, which are its own if nothing was better: the most
     accurate on the images held out, the most in agreement with the original where labels are not trained on; without
     images held out, the last. ``out`` gets them as ``best.safetensors``, for `aliasfix.load`, with ``metrics.csv``,
     TensorBoard's events and ``state.pth``, from which a killed run goes on.
+
+    That is for a classifier. Of label maps all three terms are means over the positions, the labels masks (B, H, W), in
+    which 255 does not count, and the best has the best mean IoU. Of values the squared difference as a share of the
+    variance takes the place of KL. Of objects the maps of backbone and neck are distilled as values, and the labels are
+    the targets of the network's own losses. Maps at two shifts are compared where both see the image.
 
     Everything drawn depends on the seed and the step alone: a run that was killed and resumed ends, on a CPU, with
     the same weights bit for bit, and two processes get the images that one would. Under ``accelerate launch`` the
@@ -70,7 +77,7 @@ def finetune(
     Args:
         model: what `aliasfix.convert` returned, or any module that returns logits (B, classes); trained in place.
         data: a folder of images, of class folders where they have labels; or a `DataLoader` of float images
-            (B, C, H, W), alone or with labels (B,).
+            (B, C, H, W), alone or with classes (B,), masks (B, H, W), or for each image a dict of the objects in it.
         out: the folder of the run; made if it is missing.
         original: what to distil from; a copy of the model as it is given, reverted, by default. Of a model that was
             calibrated or fine-tuned it has to be given.
@@ -98,6 +105,7 @@ def finetune(
         seed: of everything that is drawn.
         save_every: steps between two states on the disk; once an epoch by default.
         resume: go on where the run in ``out`` ended; begin if there is none.
+        output: what the network returns, where it is of no family that is known, see `aliasfix.compare`.
 
     Returns:
         A `Finetuning`: the epochs, the best of them; prints as a table.
@@ -164,7 +172,7 @@ def finetune(
     if stored is not None:
         state.compare(folder, stored["identity"], identity)
     with seeds.kept(), modes_kept(model):
-        run = Run(folder, objective, found, accelerator, identity, save_every)
+        run = Run(folder, objective, found, accelerator, identity, save_every, output)
         run.check()
         return run.train(stored)
 

@@ -7,37 +7,16 @@ Network", 2015, section 2, at temperature T; the third asks for what consistency
 4.2).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import AliasfixError
+from .distilling import consistency as consistency
+from .distilling import distillation as distillation
+from .kinds import Labels, Logits, Said
+from .moving import moved
 
 _BORDERS = {"reflect": "reflect", "replicate": "replicate", "zero": "constant", "circular": "circular"}
-
-
-def distillation(logits: Tensor, original: Tensor, temperature: float = 1.0) -> Tensor:
-    """T² · KL(original ‖ model) of the class probabilities at a temperature: (B,) of two logits (B, classes).
-
-    The hotter, the more what is said of unlikely classes counts; far above the logits it is their squared difference.
-
-    >>> logits = torch.tensor([[1.0, 2.0]])
-    >>> distillation(logits, logits + 3)
-    tensor([0.])
-    """
-    found, wanted = ((each / temperature).log_softmax(1) for each in (logits, original))
-    return temperature**2 * F.kl_div(found, wanted, reduction="none", log_target=True).sum(1)
-
-
-def consistency(one: Tensor, other: Tensor) -> Tensor:
-    """The mean of both KL divergences between what a model says at two shifts: (B,) of two logits (B, classes).
-
-    >>> consistency(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]])) > 0
-    tensor([True])
-    """
-    return (distillation(one, other) + distillation(other, one)) / 2
 
 
 def shifted(images: Tensor, offsets: Tensor, reach: int, padding: str) -> Tensor:
@@ -69,6 +48,7 @@ class Objective(nn.Module):
         weight: c above, 0 or more.
         padding: see `shifted`.
         temperature: T above.
+        learning: what the terms are for the kind of the output; by default those of logits, as they stand above.
     """
 
     def __init__(
@@ -79,46 +59,41 @@ class Objective(nn.Module):
         weight: float,
         padding: str,
         temperature: float = 1.0,
+        learning: Logits | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self._original = [original]  # in a list, so that it is no part of the module: it is not trained
         self.share, self.weight, self.padding, self.temperature = share, weight, padding, temperature
+        self.learning = learning or Logits(None)
 
-    def forward(self, images: Tensor, labels: Tensor | None, offsets: Tensor | None = None, reach: int = 0) -> Tensor:
-        """The loss of images (B, C, H, W), of labels (B,), and of offsets (2, B, 2) for the consistency term."""
+    def forward(self, images: Tensor, labels: Labels, offsets: Tensor | None = None, reach: int = 0) -> Tensor:
+        """The loss of images (B, C, H, W), of their labels, and of offsets (2, B, 2) for the consistency term."""
         if offsets is None:
-            return self.fit(checked(self.model(images)), images, labels).mean()
+            return self.fit(self.learning.said(self.model, images, labels), images, labels).mean()
         pair = [shifted(images, each, reach, self.padding) for each in offsets]
-        both = torch.cat(pair)
-        logits = checked(self.model(both))  # at once: with DistributedDataParallel a step is one forward
-        loss = self.fit(logits, both, None if labels is None else labels.repeat(2)).mean()
-        return loss + self.weight * consistency(*logits.chunk(2)).mean()
+        both, labels = torch.cat(pair), moved(labels, offsets, reach, images.shape[-2:])
+        # at once: with DistributedDataParallel a step is one forward
+        said = self.learning.said(self.model, both, labels)
+        halves = [Said(tuple(half)) for half in zip(*(one.chunk(2) for one in said.maps), strict=True)]
+        one, other = (
+            self.learning.seen(half, each, reach, images.shape[-2:]) for half, each in zip(halves, offsets, strict=True)
+        )
+        loss = self.fit(said, both, labels).mean()
+        return loss + self.weight * self.learning.together(one, other).mean()
 
-    def fit(self, logits: Tensor, images: Tensor, labels: Tensor | None) -> Tensor:
+    def fit(self, said: Said, images: Tensor, labels: Labels) -> Tensor:
         """The first two terms, (B,)."""
-        loss = logits.new_zeros(len(logits))
+        loss = said.maps[0].new_zeros(len(images))
         if labels is not None and self.share < 1:
-            loss = loss + (1 - self.share) * F.cross_entropy(logits, labels, reduction="none")
+            loss = loss + (1 - self.share) * self.learning.labelled(said, labels)
         if self.share > 0:
-            loss = loss + self.share * distillation(logits, self.target(images), self.temperature)
+            loss = loss + self.share * self.learning.apart(said, self.target(images), self.temperature)
         return loss
 
     @torch.no_grad()
-    def target(self, images: Tensor) -> Tensor:
-        """What the original says, (B, classes)."""
+    def target(self, images: Tensor) -> Said:
+        """What the original says."""
         (original,) = self._original
         assert original is not None
-        return checked(original(images))
-
-
-def checked(output: Any) -> Tensor:
-    """Logits (B, classes), in float32 or wider.
-
-    Raises:
-        AliasfixError: the model returned something else.
-    """
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        what = f"{tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise AliasfixError(f"the model returned {what} where fine-tuning needs logits (batch, classes)")
-    return output.to(torch.promote_types(output.dtype, torch.float32))
+        return self.learning.said(original, images)

@@ -13,14 +13,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import surgery
 from ..errors import AliasfixError, DoubtWarning
+from ..families.reading import Output
 from ..files import checkpoint, loading, saving
 from ..files.record import digest_of_weights
 from ..measure.doubt import doubt
 from ..text.wording import one_line
-from . import optimizing, seeds, state
+from . import kinds, optimizing, seeds, state
 from .data import Data, batches, unpack
+from .kinds import IGNORED, Labels
 from .log import Log
-from .losses import Objective, checked
+from .losses import Objective
 from .result import Epoch, Finetuning
 
 REACH = 8  # pixels, of the two shifts that are to agree
@@ -36,6 +38,7 @@ class Run:
         accelerator: accelerate's.
         identity: the options, which must be the same when it goes on.
         save_every: steps between two states; None for once an epoch.
+        output: what the networks return.
     """
 
     def __init__(
@@ -46,9 +49,10 @@ class Run:
         accelerator: Any,
         identity: Mapping[str, Any],
         save_every: int | None,
+        output: Output = None,
     ) -> None:
         self.folder, self.objective, self.data, self.accelerator = folder, objective, data, accelerator
-        self.identity, self.save_every = identity, save_every
+        self.identity, self.save_every, self.output = identity, save_every, output
         self.updates = len(data.train)
         self.model = objective.model.to(accelerator.device)
         self.optimizer, self.schedule = optimizing.optimizer(self.model, identity, self.updates)
@@ -72,21 +76,31 @@ class Run:
         """
         images, labels = unpack(next(iter(self.data.train)), self.data.labelled)
         self.model.eval()
+        self._example = torch.ones(1, *images.shape[1:])
         with torch.no_grad(), self._memory(), self.accelerator.autocast():
-            logits = checked(self.model(images))
-            target = self.objective.target(images) if self.objective.share else logits
-        if target.shape != logits.shape:
-            raise AliasfixError(f"the original has {target.shape[1]} classes and the model {logits.shape[1]}")
-        if self.data.labelled and self.data.classes not in (None, logits.shape[1]):
+            self.objective.learning = kinds.of(self.model, images, labels, self.output)
+            said = self.objective.learning.said(self.model, images)
+            target = self.objective.target(images) if self.objective.share else said
+        self._classes = said.maps[0].shape[1]
+        shapes = [[tuple(one.shape) for one in each.maps] for each in (target, said)]
+        if shapes[0] != shapes[1] and self.objective.learning.sees_classes:
+            raise AliasfixError(f"the original has {target.maps[0].shape[1]} classes and the model {self._classes}")
+        if shapes[0] != shapes[1]:
+            raise AliasfixError(f"the original returned {shapes[0]} and the model {shapes[1]}")
+        self._check_labels(labels)
+        if not self.objective.learning.sees_classes:
+            return self._check_folder()
+        if self.data.labelled and self.data.classes not in (None, self._classes):
             raise AliasfixError(
-                f"label mismatch: there are {self.data.classes} class folders and the model has {logits.shape[1]} "
+                f"label mismatch: there are {self.data.classes} class folders and the model has {self._classes} "
                 f"classes: build it with num_classes={self.data.classes}, or learn without labels (distillation=1)"
             )
-        self._example, self._classes = torch.ones(1, *images.shape[1:]), logits.shape[1]
-        _check_labels(labels, self._classes)
-        self._first = target.argmax(1).cpu(), None if labels is None else labels.cpu()
+        self._first = target.maps[0].argmax(1).cpu(), labels.cpu() if isinstance(labels, Tensor) else None
         if self.data.validation is None:
             self._look()
+        self._check_folder()
+
+    def _check_folder(self) -> None:
         with contextlib.suppress(OSError):  # the check says which
             self.folder.mkdir(parents=True, exist_ok=True)
         saving.check_file(self.folder / state.BEST)
@@ -97,7 +111,7 @@ class Run:
         Args:
             held_out: what it says of those held out, and their labels, beside the first batch.
         """
-        if not self.objective.share:
+        if not self.objective.share or not self.objective.learning.sees_classes:
             return
         classes, labels = self._first
         if held_out:
@@ -129,7 +143,7 @@ class Run:
         return Finetuning(tuple(self.epochs), best, self.doubt)
 
     def _epoch(self, epoch: int, log: Log) -> None:
-        _training(self.model, self.identity["batch_statistics"])
+        _training(self.model, self.identity["batch_statistics"], self.objective.learning.trains or self.data.labelled)
         for batch in batches(self.data.train, self.identity["seed"], epoch, self.step % self.updates):
             lr = self.optimizer.param_groups[0]["lr"]
             loss = self._step(*unpack(batch, self.data.labelled))
@@ -140,10 +154,10 @@ class Run:
                 self._save()
         self._end_epoch(log)
 
-    def _step(self, images: Tensor, labels: Tensor | None) -> float:
+    def _step(self, images: Tensor, labels: Labels) -> float:
         """One step of the optimizer; the loss, mean over all processes."""
         step, seed, weight = self.step + 1, self.identity["seed"], self.objective.weight
-        _check_labels(labels, self._classes)
+        self._check_labels(labels)
         reach = min(REACH, (min(images.shape[-2:]) - 1) // 4)
         offsets = _offsets(images, reach, seed, step, self.accelerator) if weight else None
         seeds.seed_all(seed, seeds.MODEL, step, self.accelerator.process_index)
@@ -183,19 +197,20 @@ class Run:
         """Loss, accuracy and agreement on the images held out."""
         if self.data.validation is None:
             return {}
-        network, share = self.result.eval(), self.objective.share
+        network, share, learning = self.result.eval(), self.objective.share, self.objective.learning
         rows = []
         for batch in self.data.validation:
             images, labels = unpack(batch, self.data.labelled)
-            _check_labels(labels, self._classes)
+            self._check_labels(labels)
             with self.accelerator.autocast():
-                logits = checked(network(images))
-                losses = self.objective.fit(logits, images, labels)
-                target = self.objective.target(images) if share else logits
-            hits = logits.argmax(1) == (target.argmax(1) if labels is None else labels)
-            said = target.argmax(1)
-            true = said if labels is None else labels
-            seen = torch.stack([losses, hits.float(), (logits.argmax(1) == said).float(), said, true], 1)
+                said = learning.said(network, images)
+                losses = self.objective.fit(said, images, labels)
+                target = self.objective.target(images) if share else said
+            agreement = learning.agreement(said, target).to(losses)
+            hits = agreement if labels is None else learning.right(said, labels).to(losses)
+            classes = target.maps[0].argmax(1) if learning.sees_classes else torch.zeros_like(losses)
+            true = labels if learning.sees_classes and isinstance(labels, Tensor) else classes
+            seen = torch.stack([losses, hits, agreement, classes, true], 1)
             rows.append(self.accelerator.gather_for_metrics(seen))
         every = torch.cat(rows).double().cpu()
         if not self.step:
@@ -204,7 +219,7 @@ class Run:
         return {
             "validation_loss": loss,
             "top1": hit if self.data.labelled else None,
-            "agreement": agreement if share else None,
+            "agreement": agreement if share and not math.isnan(agreement) else None,
         }
 
     def _save(self) -> None:
@@ -252,6 +267,24 @@ class Run:
             note = {"method": "fine-tuning", "images": images, "agreement": best.agreement, "before": before}
             surgery.note_calibration(model, note)
 
+    def _check_labels(self, labels: Labels) -> None:
+        """Refuse labels that are not of the kind of the output, or beyond its classes."""
+        if labels is None:
+            return
+        learning = self.objective.learning
+        if type(learning) is kinds.Maps:
+            raise AliasfixError("label mismatch: values have no labels here: distillation=1 learns from the original")
+        wanted = list if isinstance(learning, kinds.Features) else 2 if learning.sees_classes else 3
+        given = list if isinstance(labels, list) else 2 if labels.ndim == 1 else 3
+        if wanted != given:
+            names = {list: "objects for each image", 2: "classes (B,)", 3: "masks (B, H, W)"}
+            raise AliasfixError(
+                f"label mismatch: the loader's labels are {names[given]}, and the model's are {names[wanted]}; "
+                "distillation=1 needs none"
+            )
+        if isinstance(labels, Tensor):
+            _check_classes(labels[labels != IGNORED] if labels.ndim > 1 else labels, self._classes)
+
     def _check_finite(self) -> None:
         """The loss of a step is that of the weights before it: those after it may be gone."""
         bad = [name for name, value in self.model.state_dict().items() if not value.isfinite().all()]
@@ -276,9 +309,9 @@ class Run:
             ) from error
 
 
-def _training(model: nn.Module, batch_statistics: bool) -> None:
-    """Train mode, but for BatchNorm where its statistics stay."""
-    model.train()
+def _training(model: nn.Module, batch_statistics: bool, trains: bool) -> None:
+    """Train mode, but for BatchNorm where its statistics stay; evaluation mode where training wants labels."""
+    model.train(trains)
     for module in model.modules():
         if isinstance(module, _BatchNorm) and not batch_statistics:
             module.eval()
@@ -292,9 +325,7 @@ def _offsets(images: Tensor, reach: int, seed: int, step: int, accelerator: Any)
     return drawn[:, index * count : (index + 1) * count]
 
 
-def _check_labels(labels: Tensor | None, classes: int) -> None:
-    if labels is None:
-        return
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
+def _check_classes(labels: Tensor, classes: int) -> None:
+    low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+    if low < 0 or high >= max(2, classes):
         raise AliasfixError(f"label mismatch: labels are {low} to {high} and the model has {classes} classes")

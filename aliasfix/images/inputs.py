@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -10,25 +10,66 @@ import torch
 from torch import Tensor
 
 from aliasfix.errors import AliasfixError
+from aliasfix.families.layout import axes_of_one
 from aliasfix.images.folder import ImageFolder
 
 Images: TypeAlias = str | Path | Iterable[Any]
-"""A folder's path, or an iterable of (C, H, W) or (B, C, H, W) tensors, alone or paired with label(s)."""
+"""A folder's path, or an iterable of (C, H, W) or (B, C, H, W) tensors, alone or paired with label(s).
+
+Inputs may be signals, (T,) or (C, T), and volumes, (C, D, H, W), too. A tensor's first axis is the batch.
+"""
 
 
 class Batch(NamedTuple):
-    """Images of one size, (B, C, H, W), and their labels, (B,), where there are any."""
+    """Inputs of one size, and their labels, (B,), where there are any.
+
+    Images are (B, C, H, W), signals (B, T) or (B, C, T), volumes (B, C, D, H, W).
+    """
 
     images: Tensor
     labels: Tensor | None
 
 
-def load(images: Images, side: int) -> Iterable[Any]:
+class Inputs:
+    """Inputs whose tensors are told apart from batches of them by the model they are for.
+
+    Args:
+        images: an iterable of tensors.
+        model: what they are given to.
+
+    >>> signals = Inputs([torch.zeros(2, 8), torch.zeros(3, 2, 8)], torch.nn.Conv1d(2, 1, 3))
+    >>> [tuple(one.images.shape) for one in batches(signals, 4)]
+    [(4, 2, 8)]
+    """
+
+    def __init__(self, images: Iterable[Any], model: object) -> None:
+        self._images, self._model = images, model
+        whole = isinstance(images, torch.utils.data.DataLoader) and images.batch_size is not None
+        self._one = images.ndim - 1 if isinstance(images, Tensor) else None
+        self._are_batches = whole
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._images)
+
+    def axes_of_one(self, dims: int) -> int:
+        """How many axes one input has, of a tensor that has so many."""
+        return axes_of_one(self._model, dims, self._are_batches) if self._one is None else self._one
+
+
+def single(dims: int) -> int:
+    """Every tensor is one input: an ``axes_of_one`` for what `batches` is given."""
+    return dims
+
+
+def load(images: Images, side: int, model: object = None) -> Iterable[Any]:
     """The images of a folder, `side` x `side` pixels and normalised as for ImageNet, or what was given.
 
     A measure alone knows of no preprocessing: give it an `ImageFolder` with that of the network.
     """
-    return ImageFolder(images, size=side, resize=max(256, side)) if isinstance(images, str | Path) else images
+    if isinstance(images, str | Path):
+        return ImageFolder(images, size=side, resize=max(256, side))
+    known = model is None or isinstance(images, ImageFolder) or hasattr(images, "axes_of_one")
+    return images if known or iter(images) is images else Inputs(images, model)
 
 
 def batches(images: Iterable[Any], batch_size: int, *, labels: bool = True) -> Iterator[Batch]:
@@ -44,7 +85,7 @@ def batches(images: Iterable[Any], batch_size: int, *, labels: bool = True) -> I
         raise AliasfixError(f"batch_size must be 1 or more, not {batch_size}")
     held: list[tuple[Tensor, int | None]] = []
     labelled = None
-    for image, label in _single(images, labels):
+    for image, label in _single(images, labels, getattr(images, "axes_of_one", lambda dims: 3)):
         if labelled is None:
             labelled = label is not None
         elif labelled != (label is not None):
@@ -63,10 +104,11 @@ def _stack(held: list[tuple[Tensor, int | None]]) -> Batch:
     return Batch(torch.stack([image for image, _ in held]), torch.tensor(labels) if labels else None)
 
 
-def _single(images: Iterable[Any], labels: bool) -> Iterator[tuple[Tensor, int | None]]:
+def _single(images: Iterable[Any], labels: bool, axes: Callable[[int], int]) -> Iterator[tuple[Tensor, int | None]]:
     for item in images:
         image, *rest = item if isinstance(item, tuple | list) and item else (item,)
-        if not isinstance(image, Tensor) or image.ndim not in (3, 4):
+        one = axes(image.ndim) if isinstance(image, Tensor) else 0
+        if not isinstance(image, Tensor) or image.ndim not in (one, one + 1) or not image.ndim:
             raise AliasfixError(
                 "each item must be a tensor (C, H, W) or (B, C, H, W), or a pair of it and its label(s); got "
                 + (
@@ -79,7 +121,7 @@ def _single(images: Iterable[Any], labels: bool) -> Iterator[tuple[Tensor, int |
             raise AliasfixError(
                 f"images are {image.dtype}: give floats, scaled and normalised as the model was trained"
             )
-        batch = image if image.ndim == 4 else image[None]
+        batch = image if image.ndim > one else image[None]
         yield from zip(
             batch,
             _indices(rest, len(batch)) if labels and rest and rest != [None] else [None] * len(batch),

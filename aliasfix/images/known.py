@@ -11,6 +11,7 @@ from torch import nn
 
 from aliasfix.attributes import IMAGES
 from aliasfix.errors import AliasfixError
+from aliasfix.families import family as families
 from aliasfix.images.prepared import IMAGENET, Prepared, settle
 from aliasfix.images.preprocessing import Preprocessing, Transform
 from aliasfix.tracing.example import configured_size
@@ -36,7 +37,7 @@ def prepared(
     >>> print(prepared(nn.Identity(), size=48))
     48x48, bilinear, mean 0.485 0.456 0.406, std 0.229 0.224 0.225, size as given; the rest as for ImageNet
     """
-    others = known(model), None if beside is None else known(beside), configured(model)
+    others = known(model), None if beside is None else known(beside), configured(model), of_family(model)
     layers = [("as given", said(given, size)), *(layer for layer in others if layer is not None)]
     return dataclasses.replace(settle([*layers, ("as for ImageNet", IMAGENET)]), channels=channels(model))
 
@@ -95,6 +96,12 @@ def configured(model: nn.Module) -> tuple[str, Preprocessing] | None:
         return f"from timm's configuration of {of}" if of else "from its pretrained_cfg", of_timm(config)
     size = configured_size(model)
     return None if size is None else ("from the model's config", Preprocessing(size=size[-1]))
+
+
+def of_family(model: nn.Module) -> tuple[str, Preprocessing] | None:
+    """How the images of a model's family are prepared, where that is not as for ImageNet."""
+    family = families.of(model)
+    return (f"as for {family.name}", Preprocessing(**family.images)) if family is not None and family.images else None
 
 
 def of_timm(config: Mapping[str, Any]) -> Preprocessing:

@@ -13,8 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
+from aliasfix.families.layout import shifted_axes
+from aliasfix.images.cropping import centre
 from aliasfix.images.folder import ImageFolder
-from aliasfix.images.inputs import Images, batches
+from aliasfix.images.inputs import Images, batches, load, single
 from aliasfix.images.known import Given, known, prepared
 from aliasfix.images.prepared import Prepared
 from aliasfix.text.progress import tell
@@ -77,7 +79,7 @@ class Views:
             self._names = [printable(str(path.relative_to(images.root))) for path in images.files]
         elif iter(images) is images:
             raise AliasfixError("the images are a generator, which can be used only once: pass a list of them")
-        self._images: Iterable[Any] = images
+        self._images: Iterable[Any] = load(images, 0, model)
         self._fit(model, size, margin)
         self.labelled = next(iter(batches(self._images, 1))).labels is not None
         self.classes: Mapping[int, str] = {}
@@ -85,16 +87,21 @@ class Views:
 
     def _fit(self, model: nn.Module, size: int | None, margin: int | None) -> None:
         """Find the size and the margin that the first image has room for."""
-        first = next(iter(batches(self._images, 1))).images
-        shortest = min(first.shape[-2:])
+        first = next(iter(batches(self._images, 1, labels=False))).images
+        self.axes = min(2, shifted_axes(model, first.ndim - 1))
+        """How many of an image's last axes are shifted: 2, or 1 of signals."""
+        self.are_pictures = self.axes == 2 and first.ndim == 4
+        """Whether they are (C, H, W), not signals or volumes."""
+        shortest = min(first.shape[-self.axes :])
         if self.prepared is None or self.prepared.transform is not None:
             configured = configured_size(model)
             side = configured[-1] if configured and self.prepared is None else None
             self.size = size or (side if side and side <= shortest else shortest)
             self.margin = min(MARGIN, shortest - self.size) if margin is None else margin
         if self.size + self.margin > shortest:
+            sides = "x".join(map(str, first.shape[-self.axes :]))
             raise AliasfixError(
-                f"images of {first.shape[-2]}x{first.shape[-1]} have no {self.size} + {self.margin} pixels: "
+                f"images of {sides} have no {self.size} + {self.margin} pixels: "
                 f"give larger images, or a smaller size or margin"
             )
 
@@ -107,12 +114,18 @@ class Views:
         whole = self.size + self.margin
         with_labels = self.labelled if hasattr(self, "labelled") else True
         for number, (batch, labels) in enumerate(batches(self._images, 1, labels=with_labels)):
-            if min(batch.shape[-2:]) < whole:
+            if min(batch.shape[-self.axes :]) < whole:
                 raise AliasfixError(
-                    f"{self.name(number)} is {batch.shape[-2]}x{batch.shape[-1]}, without {self.size} + {self.margin} "
-                    "pixels: leave it out, or give a smaller size or margin"
+                    f"{self.name(number)} is {'x'.join(map(str, batch.shape[-self.axes :]))}, without {self.size} + "
+                    f"{self.margin} pixels: leave it out, or give a smaller size or margin"
                 )
-            yield _centre(batch[0], whole), None if labels is None else int(labels[0])
+            yield centre(batch[0], whole, self.axes), None if labels is None else int(labels[0])
+
+    axes_of_one = staticmethod(single)
+
+    def centre(self, images: Tensor) -> Tensor:
+        """The central `size` x `size` of images."""
+        return centre(images, self.size, self.axes)
 
     def centres(self, limit: int | None = None) -> Views.Centres:
         """The central `size` x `size` of the images, or of the first few, without labels."""
@@ -157,12 +170,14 @@ class Views:
     class Centres:
         """The central crops."""
 
+        axes_of_one = staticmethod(single)
+
         def __init__(self, views: Views, limit: int | None) -> None:
             self._views, self._limit = views, limit
 
         def __iter__(self) -> Iterator[Tensor]:
             for image, _ in itertools.islice(self._views._pairs(), self._limit):
-                yield _centre(image, self._views.size)
+                yield self._views.centre(image)
 
     class Pixels:
         """The central crops as the folder's files hold them, (3, size, size) uint8, each with a target."""
@@ -177,10 +192,12 @@ class Views:
             for number, (image, label) in enumerate(self._folder.pixels()):
                 target = label if self._targets is None else self._targets[number]
                 assert target is not None
-                yield _centre(image, self._size), target
+                yield centre(image, self._size, 2), target
 
     class Targeted:
         """The images, each with the target given for it."""
+
+        axes_of_one = staticmethod(single)
 
         def __init__(self, views: Views, targets: Sequence[int]) -> None:
             self._views, self._targets = views, targets
@@ -203,11 +220,6 @@ def thumbnail(image: Tensor, side: int = 96) -> Image.Image:
     height, width = pixels.shape[:2]
     picture = Image.frombytes("RGB", (width, height), bytes(pixels.flatten().tolist()))
     return picture.resize((side, side), Image.Resampling.BICUBIC)
-
-
-def _centre(image: Tensor, side: int) -> Tensor:
-    top, left = (image.shape[-2] - side) // 2, (image.shape[-1] - side) // 2
-    return image[:, top : top + side, left : left + side]
 
 
 def _folder(root: str | Path, how: Prepared, margin: int | None) -> tuple[ImageFolder, int, int]:

@@ -34,7 +34,8 @@ def withstands(sweep: Sweep) -> Tensor:
 def within_reach(subject: Subject) -> Sweep:
     """Classify every image at the whole shifts that the adversary may pick."""
     reach, margin = subject.setting.reach, subject.views.margin
-    return subject.sweep(grid(min(reach, margin // 2) if margin else reach))
+    every = grid(min(reach, margin // 2) if margin else reach)
+    return subject.sweep([shift for shift in every if subject.views.axes > 1 or shift[0] == 0])
 
 
 def _one_class(subject: Subject) -> Tensor:

@@ -12,7 +12,9 @@ from torch import Tensor
 from aliasfix.errors import AliasfixError
 from aliasfix.images.inputs import Images, batches, check_labels, load
 from aliasfix.measure.metric import Metric
+from aliasfix.measure.overlap import window
 from aliasfix.measure.running import Model, Output, running
+from aliasfix.measure.shifts import circular
 from aliasfix.measure.subject import Subject
 from aliasfix.measure.sweeping import Sweep
 
@@ -76,17 +78,18 @@ def crop_consistency(
     side = size + margin
 
     def offsets(height: int, width: int) -> tuple[int, int]:
-        if min(height, width) < side:
+        if min(height if height > 1 else width, width) < side:
             raise AliasfixError(
                 f"an image of {height}x{width} has no {size} + {margin} pixels to crop from: load it larger"
             )
-        return margin, margin
+        return margin if height > 1 else 1, margin
 
-    def view(image: Tensor, dh: int, dw: int) -> Tensor:
-        top, left = dh + (image.shape[-2] - side) // 2, dw + (image.shape[-1] - side) // 2
-        return image[:, top : top + size, left : left + size]
+    def view(image: Tensor, axes: int, dh: int, dw: int) -> Tensor:
+        return window(
+            image, [d + (n - side) // 2 for d, n in zip((dh, dw)[-axes:], image.shape[-axes:], strict=True)], size
+        )
 
-    return _measure(model, load(images, side), offsets, view, passes, batch_size, seed, output)
+    return _measure(model, load(images, side, model), offsets, view, passes, batch_size, seed, output)
 
 
 def circular_consistency(
@@ -121,10 +124,10 @@ def circular_consistency(
     tensor([0.])
     """
 
-    def view(image: Tensor, dh: int, dw: int) -> Tensor:
-        return image.roll((dh, dw), (-2, -1))
+    def view(image: Tensor, axes: int, dh: int, dw: int) -> Tensor:
+        return circular(image, dh, dw)
 
-    return _measure(model, load(images, 224), lambda *sides: sides, view, passes, batch_size, seed, output)
+    return _measure(model, load(images, 224, model), lambda *sides: sides, view, passes, batch_size, seed, output)
 
 
 def grid_consistency(sweep: Sweep) -> Tensor:
@@ -149,7 +152,7 @@ def _measure(
     model: Model,
     source: Iterable[Any],
     offsets: Callable[[int, int], tuple[int, int]],
-    view: Callable[[Tensor, int, int], Tensor],
+    view: Callable[[Tensor, int, int, int], Tensor],
     passes: int,
     batch_size: int,
     seed: int,
@@ -159,7 +162,7 @@ def _measure(
     agreement, change, top1, top5 = [], [], [], []
     with running(model, output, "consistency") as run:
         for images, labels in batches(source, batch_size):
-            high = offsets(images.shape[-2], images.shape[-1])
+            axes, high = run.axes(images), offsets(*run.sides(images))
             # all draws of one image before the next image's: they do not depend on how images are batched
             drawn = [[torch.randint(n, (passes, 2), generator=random).tolist() for n in high] for _ in images]
             images = run.place(images)
@@ -168,7 +171,9 @@ def _measure(
             for n in range(passes):
                 pair = []
                 for end in range(2):
-                    views = [view(image, dh[n][end], dw[n][end]) for image, (dh, dw) in zip(images, drawn, strict=True)]
+                    views = [
+                        view(image, axes, dh[n][end], dw[n][end]) for image, (dh, dw) in zip(images, drawn, strict=True)
+                    ]
                     pair.append(run.logits(torch.stack(views)).cpu())
                 first, second = (logits.argmax(1, keepdim=True) for logits in pair)
                 agreed += (first == second)[:, 0]

@@ -59,9 +59,7 @@ def doubt_of(model: nn.Module, views: Views, called: str, output: Output = None,
     top1, labels, classes = [], [], 0
     with running(model, output, "classes") as run:
         for images, own in batches(views, batch_size):
-            start = [(side - views.size) // 2 for side in images.shape[-2:]]
-            centre = images[..., start[0] : start[0] + views.size, start[1] : start[1] + views.size]
-            logits = run.logits(run.place(centre))
+            logits = run.logits(run.place(views.centre(images)))
             top1.append(logits.argmax(1).cpu())
             labels += [] if own is None else [own]
             classes = logits.shape[1]

@@ -95,7 +95,7 @@ def feature_distance(
     unlike: set[str] = set()  # layers whose output has not one entry for each input, or that not every image meets
     side, count = None, 0
     with running(model, None, "features") as run:
-        for batch, _ in batches(load(images, 224), batch_size, labels=False):
+        for batch, _ in batches(load(images, 224, model), batch_size, labels=False):
             if side not in (None, batch.shape[-2:]):
                 raise AliasfixError(
                     f"images of {tuple(side)} and {tuple(batch.shape[-2:])}: feature distance needs one size"

@@ -116,7 +116,7 @@ def aliasing(model: nn.Module, images: Images, *, batch_size: int = 16) -> dict[
     found: dict[str, list[Tensor]] = {}
     done = 0
     with running(model, None, "aliasing") as run, whole_batches():
-        for batch, _ in batches(load(images, 224), batch_size, labels=False):
+        for batch, _ in batches(load(images, 224, model), batch_size, labels=False):
             with call_stack(model) as stack, _Sampling(stack) as sampling:
                 run.forward(run.place(batch))
             for name in {**found, **sampling.calls}:

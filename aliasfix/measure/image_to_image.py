@@ -99,7 +99,7 @@ def label_agreement(
     return _shifted(model, images, agreement, passes, batch_size, seed, output)
 
 
-def total_variation(maps: Tensor) -> Tensor:
+def total_variation(maps: Tensor, axes: int = 2) -> Tensor:
     """Mean absolute difference between vertical neighbours plus that between horizontal ones.
 
     Σ |x(i+1, j) − x(i, j)| + |x(i, j+1) − x(i, j)| over the pixels that have the neighbour, divided by their
@@ -107,6 +107,7 @@ def total_variation(maps: Tensor) -> Tensor:
 
     Args:
         maps: (B, ..., H, W), both axes 2 or longer.
+        axes: 2, or 1 for signals (B, ..., T).
 
     Returns:
         (B,), in the unit of the maps per pixel; 0 for a constant.
@@ -117,7 +118,8 @@ def total_variation(maps: Tensor) -> Tensor:
     >>> total_variation(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))
     tensor([1.])
     """
-    return maps.diff(dim=-2).abs().flatten(1).mean(1) + maps.diff(dim=-1).abs().flatten(1).mean(1)
+    differences = [maps.diff(dim=axis).abs().flatten(1).mean(1) for axis in range(-axes, 0)]
+    return torch.stack(differences).sum(0)
 
 
 def output_variation(model: Model, images: Images, *, batch_size: int = 16, output: Output = None) -> Tensor:
@@ -140,15 +142,16 @@ def output_variation(model: Model, images: Images, *, batch_size: int = 16, outp
     """
     with running(model, output, "total variation") as run:
         found = [
-            total_variation(run.maps(run.place(batch))).cpu()
-            for batch, _ in batches(load(images, 224), batch_size, labels=False)
+            total_variation(run.maps(run.place(batch)), run.axes(batch)).cpu()
+            for batch, _ in batches(load(images, 224, model), batch_size, labels=False)
         ]
     return torch.cat(found)
 
 
 def _labels(scores: Tensor, side: tuple[int, int]) -> Tensor:
     labels = scores.argmax(0) if len(scores) > 1 else scores[0] > 0
-    return F.interpolate(labels[None, None].float(), size=side, mode="nearest")[0, 0]
+    flat = labels.reshape(1, -1, labels.shape[-2] if labels.ndim > 1 else 1, labels.shape[-1]).float()
+    return F.interpolate(flat, size=side, mode="nearest")[0]
 
 
 def _shifted(
@@ -164,8 +167,8 @@ def _shifted(
     random = torch.Generator().manual_seed(seed)
     found = []
     with running(model, output, "shifted outputs") as run:
-        for batch, _ in batches(load(images, 224), batch_size, labels=False):
-            side = (batch.shape[-2], batch.shape[-1])
+        for batch, _ in batches(load(images, 224, model), batch_size, labels=False):
+            side = run.sides(batch)
             # all draws of one image before the next image's: they do not depend on how images are batched
             drawn = [[torch.randint(n, (passes,), generator=random).tolist() for n in side] for _ in batch]
             batch = run.place(batch)
@@ -186,7 +189,7 @@ STABILITY = Metric(
     "stability: output shifted against output of the shifted",
     "higher",
     lambda subject: stability(subject.model, subject.views.centres(), **subject.drawn),
-    needs=("maps",),
+    needs=("maps", "values"),
     share=False,
     unit=" dB",
     order=100,
@@ -196,7 +199,7 @@ LABEL_AGREEMENT = Metric(
     "agreement of the label maps",
     "higher",
     lambda subject: label_agreement(subject.model, subject.views.centres(), **subject.drawn),
-    needs=("maps",),
+    needs=("maps", "classes"),
     order=110,
 )
 OUTPUT_VARIATION = Metric(

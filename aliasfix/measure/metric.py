@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 GROUP = "aliasfix.metrics"
 """The entry points by which another package registers a metric."""
 
-Need: TypeAlias = Literal["logits", "maps", "labels", "margin", "sites", "layers"]
+Need: TypeAlias = Literal[
+    "logits", "maps", "labels", "margin", "sites", "layers", "classes", "values",
+    "label map", "dense", "boxes", "keypoints", "pitch",
+]  # fmt: skip
 Better: TypeAlias = Literal["higher", "lower"]
 
 
@@ -33,10 +36,11 @@ class Metric:
         title: the caption of the row: what is measured.
         better: ``"higher"`` or ``"lower"``.
         measure: returns one value for each image, (I,), given a network with its images.
-        needs: the inputs it requires. ``"logits"`` (B, classes) or ``"maps"`` (B, C, h, w) as the model's output;
-            ``"labels"``; ``"margin"``, images larger than the model's input; ``"sites"``, a plan with sampling sites;
-            ``"layers"``, modules before or after the sites that both networks have. A comparison without ``"logits"``,
-            ``"maps"``, ``"labels"`` or ``"margin"`` has no such row; without the other two the row says so.
+        needs: the inputs it requires. A kind of output, see `aliasfix.families.Kind`; ``"maps"``, one tensor
+            (B, C, h, w) whatever its kind, that may be scores of ``"classes"`` or ``"values"``; ``"labels"``;
+            ``"margin"``, images larger than the model's input; ``"sites"``, a plan with sampling sites; ``"layers"``,
+            modules before or after the sites that both networks have. Without the last two the row says so; without
+            another a comparison has no such row.
         share: whether the value is in [0, 1] and printed as a percentage.
         unit: printed after a value that is no share.
         relative: whether it compares a network with the first one, so that a difference is neither better nor worse.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from aliasfix.errors import AliasfixError
+from aliasfix.families.layout import shifted_axes
+from aliasfix.families.reading import Answer, Output, read
 from aliasfix.running import evaluating
 from aliasfix.text.progress import Work
 
+__all__ = ["Model", "Output", "Runner", "running"]
+
 Model: TypeAlias = Callable[[Tensor], Any]
-Output: TypeAlias = Callable[[Any], Tensor] | str | int | None
-"""Where the tensor is in what the model returns: a key or attribute, an index, a function; None: it is it."""
 
 
 class Runner:
@@ -31,6 +33,14 @@ class Runner:
         """The tensor on the model's device."""
         return tensor if self._device is None else tensor.to(self._device)
 
+    def axes(self, images: Tensor) -> int:
+        """How many of the last axes of a batch are shifted: 2, or 1 of signals."""
+        return min(2, shifted_axes(self._model, images.ndim - 1))
+
+    def sides(self, images: Tensor) -> tuple[int, int]:
+        """Height and width of a batch; of signals, whose height is 1, the length."""
+        return 1 if self.axes(images) == 1 else images.shape[-2], images.shape[-1]
+
     def logits(self, images: Tensor) -> Tensor:
         """(B, classes), in float32 or wider."""
         logits = self(images)
@@ -42,33 +52,19 @@ class Runner:
         return logits
 
     def maps(self, images: Tensor) -> Tensor:
-        """(B, C, h, w), in float32 or wider."""
+        """(B, C, h, w), of signals (B, C, t), of volumes (B, C, d, h, w), in float32 or wider."""
         maps = self(images)
-        if maps.ndim != 4:
+        if maps.ndim < 3:
             raise AliasfixError(f"the model returned {tuple(maps.shape)} where this metric needs maps (batch, C, h, w)")
         return maps
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The model's output, whatever its shape."""
-        result = _tensor(self.forward(images), self._output)
-        if result.shape[:1] != images.shape[:1]:
-            raise AliasfixError(f"the model returned {tuple(result.shape)} for a batch of {len(images)} images")
-        if result.is_complex():
-            raise AliasfixError("the model returned complex numbers: pass output= a function that makes them real")
-        if result.isnan().any():
-            bad = int(result.isnan().flatten(1).any(1).sum())
-            raise AliasfixError(f"the model returned NaN for {bad} of {len(images)} inputs")
-        return result.to(torch.promote_types(result.dtype, torch.float32))
+        """The model's output where it is one tensor, whatever its shape."""
+        return self.answer(images).tensor
 
-    def shape(self, images: Tensor, output: Output) -> torch.Size:
-        """The shape of the model's output, whatever its values."""
-        result = self.forward(images)
-        try:
-            return _tensor(result, output).shape
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise AliasfixError(
-                f"output={output!r} is not in the {type(result).__name__} that the model returned"
-            ) from error
+    def answer(self, images: Tensor, *, values: bool = True) -> Answer:
+        """The model's output, of whatever kind; without values, NaN and the like are no reason to raise."""
+        return read(self._model, self.forward(images), images, self._output, values=values)
 
     def forward(self, images: Tensor) -> Any:
         """What the model returns, as it is, for images on its device."""
@@ -83,22 +79,3 @@ def running(model: Model, output: Output, what: str) -> Iterator[Runner]:
     still = evaluating(model) if isinstance(model, nn.Module) else torch.no_grad()
     with still, Work(what, unit="input") as work:
         yield Runner(model, output, work)
-
-
-def _tensor(result: Any, output: Output) -> Tensor:
-    if callable(output):
-        result = output(result)
-    elif isinstance(output, int):
-        result = result[output]
-    elif output is not None:
-        result = result[output] if isinstance(result, Mapping) else getattr(result, output)
-    if isinstance(result, Tensor):
-        return result
-    if isinstance(result, Mapping):
-        first = next((key for key, value in result.items() if isinstance(value, Tensor)), "key")
-        hint = f"a dict with {', '.join(map(repr, result))}: pass output={first!r}, or another key"
-    elif isinstance(result, tuple | list) and any(isinstance(one, Tensor) for one in result):
-        hint = f"a {type(result).__name__} of {len(result)}: pass output=0, or another index"
-    else:
-        hint = f"a {type(result).__name__}: pass output= a function that makes one tensor (batch, ...) of it"
-    raise AliasfixError(f"the model returned {hint}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from aliasfix.errors import AliasfixError
+from aliasfix.images.cropping import cut
 
 Shift: TypeAlias = tuple[float, float]
 
@@ -40,6 +41,9 @@ def circular(maps: Tensor, dh: float, dw: float) -> Tensor:
     >>> circular(torch.tensor([[1., 0., -1., 0.]]), 0, 0.5).mul(2**0.5).round()  # half a pixel of a cosine
     tensor([[ 1.,  1., -1., -1.]])
     """
+    if maps.ndim == 1:
+        signal: Tensor = circular(maps[None], 0, dw)[0]
+        return signal
     if dh == round(dh) and dw == round(dw):
         return maps.roll((round(dh), round(dw)), (-2, -1))
     height, width = maps.shape[-2:]
@@ -56,7 +60,7 @@ def _phase(size: int, d: float, like: Tensor) -> Tensor:
     return phase
 
 
-def crop(images: Tensor, dh: float, dw: float, size: int) -> Tensor:
+def crop(images: Tensor, dh: float, dw: float, size: int, axes: int = 2) -> Tensor:
     """Shift by moving a crop window over a larger image, as a camera would: new content enters at the border.
 
     The content moves by `(dh, dw)`, so the window moves by the opposite; `(0, 0)` is the centre crop.
@@ -67,9 +71,10 @@ def crop(images: Tensor, dh: float, dw: float, size: int) -> Tensor:
         dh: Pixels down.
         dw: Pixels to the right.
         size: Side of the window, in pixels.
+        axes: 2, or 1 to crop signals (..., T) along the last axis alone.
 
     Returns:
-        (..., size, size).
+        (..., size, size), of signals (..., size).
 
     Raises:
         AliasfixError: The window would leave the image.
@@ -80,17 +85,17 @@ def crop(images: Tensor, dh: float, dw: float, size: int) -> Tensor:
     tensor([[4., 5.],
             [8., 9.]])
     """
-    height, width = images.shape[-2:]
-    top, left = (height - size) // 2, (width - size) // 2
-    if not (dh <= top <= height - size + dh and dw <= left <= width - size + dw):
+    sides, shift = images.shape[-axes:], (dh, dw)[-axes:]
+    starts = [(side - size) // 2 for side in sides]
+    if not all(d <= start <= side - size + d for side, start, d in zip(sides, starts, shift, strict=True)):
         raise AliasfixError(
-            f"a crop of {size} shifted by ({dh:g}, {dw:g}) leaves the {height}x{width} image: "
+            f"a crop of {size} shifted by ({dh:g}, {dw:g}) leaves the {'x'.join(map(str, sides))} image: "
             f"give larger images, a smaller size or smaller shifts"
         )
-    if dh % 1 or dw % 1:
-        images = circular(images, dh % 1, dw % 1)
-    top, left = top - math.floor(dh), left - math.floor(dw)
-    return images[..., top : top + size, left : left + size]
+    if any(d % 1 for d in shift):
+        images = circular(images, dh % 1 if axes == 2 else 0, dw % 1)
+    corners = [start - math.floor(d) for start, d in zip(starts, shift, strict=True)]
+    return cut(images, [(corner, corner + size) for corner in corners])
 
 
 def grid(reach: float, step: float = 1) -> list[Shift]:

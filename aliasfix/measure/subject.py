@@ -118,4 +118,5 @@ def diagonal_shifts(views: Views, count: int) -> list[Shift]:
     step = max(1, room // count)
     half = room // 2 // step if views.margin else 0
     many = min(count, room // step)
-    return [(float(step * (d - half)), float(step * (d - half))) for d in range(many)]
+    down = 1 if views.axes > 1 else 0  # a signal has nothing but a length
+    return [(float(down * step * (d - half)), float(step * (d - half))) for d in range(many)]

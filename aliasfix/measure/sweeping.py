@@ -64,19 +64,20 @@ def sweep(
     """
     if not shifts:
         raise AliasfixError("there are no shifts to measure at")
-    source = load(images, 224 if size is None else 256)
+    source = load(images, 224 if size is None else 256, model)
     targets, top1, probability = [], [], []
     with running(model, output, "shifts") as run:
         for batch, labels in batches(source, batch_size):
             batch = run.place(batch)
-            target = run.logits(_shifted(batch, (0, 0), size)).argmax(1) if labels is None else run.place(labels)
+            axes = run.axes(batch)
+            target = run.logits(_shifted(batch, (0, 0), size, axes)).argmax(1) if labels is None else run.place(labels)
             # in place: small tensors kept between large short-lived ones fragment the heap
             classes = torch.empty(len(batch), len(shifts), dtype=torch.long)
             probabilities = torch.empty(len(batch), len(shifts))
             step = max(1, batch_size // len(batch))
             for start in range(0, len(shifts), step):
                 chunk = shifts[start : start + step]
-                logits = run.logits(torch.cat([_shifted(batch, shift, size) for shift in chunk]))
+                logits = run.logits(torch.cat([_shifted(batch, shift, size, axes) for shift in chunk]))
                 if labels is not None:
                     check_labels(source, labels, logits.shape[1])
                 logits = logits.view(len(chunk), len(batch), -1)
@@ -89,5 +90,5 @@ def sweep(
     return Sweep(tuple(shifts), torch.cat(top1), torch.cat(probability), torch.cat(targets))
 
 
-def _shifted(batch: Tensor, shift: Shift, size: int | None) -> Tensor:
-    return circular(batch, *shift) if size is None else crop(batch, *shift, size)
+def _shifted(batch: Tensor, shift: Shift, size: int | None, axes: int) -> Tensor:
+    return circular(batch, *shift) if size is None else crop(batch, *shift, size, axes)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AliasfixError
+from ..families import family as families
+from ..families.family import Family, Inputs
 from ..running import where
-from . import families
-from .families import Family, Inputs
 from .recorder import BACKINGS, record
 from .structure import structure
 from .trace import Trace
@@ -44,7 +44,7 @@ def traces(
         if evaluation.failure is not None:
             tried.append(f"{origin}: {evaluation.failure}")
             continue
-        if family is not None:
+        if family is not None and family.targets is not None:
             with family.steady(model):
                 targets = family.targets(model, given)
                 training = record(

@@ -96,6 +96,7 @@ def test_filters(run: Run, photos: Path) -> None:
         ((NET, "missing.pth"), 1, "no such file: missing.pth"),
         (("tiny_nets:make_still_net", "--filters", "tri3", "--input-size", "3,1,1"), 3, "nothing to convert"),
         ((NET, "tiny_nets:make_still_net"), 1, "tiny_nets:make_still_net does not run on images of 3x32x32"),
+        ((NET, NET, "--kind", "masks"), 2, "no kind of output 'masks': choose from logits, label map, dense"),
         ((NET, NET, "--output", "logits"), 1, "output='logits' is not in the Tensor that the model returned"),
     ],
 )

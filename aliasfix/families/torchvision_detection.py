@@ -1,48 +1,13 @@
-"""Families of models that need more than images in training mode.
-
-A family is an entry in ``FAMILIES``. No other file names these models.
-"""
+"""The detectors of torchvision: they take images in [0, 1], and in training the objects in them."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Family:
-    """Models that are called in the same way.
-
-    Args:
-        classes: the classes, as ``module.Class``, so that their library need not be imported. Subclasses belong, too.
-        finds: whether the operations that run depend on the objects found in the images, not on shapes alone.
-        targets: makes up the arguments that training needs after the images; none if the input has them.
-        steady: a context in which training makes the choices of evaluation, where it would make random ones.
-    """
-
-    classes: tuple[str, ...]
-    finds: bool
-    targets: Callable[[nn.Module, Inputs], tuple[Any, ...]]
-    steady: Callable[[nn.Module], AbstractContextManager[None]]
-
-
-def of(model: nn.Module) -> Family | None:
-    """Return the family of a model, None if it belongs to none.
-
-    >>> of(nn.Sequential()) is None
-    True
-    """
-    names = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__}
-    return next((family for family in FAMILIES if not names.isdisjoint(family.classes)), None)
-
-
-# -- the detectors of torchvision ----------------------------------------------------------------------------
+from .family import Family, Inputs, Kind
 
 
 def _objects(model: nn.Module, inputs: Inputs) -> tuple[Any, ...]:
@@ -83,4 +48,16 @@ def _one_size(model: nn.Module) -> Iterator[None]:
 
 
 _DETECTORS = ("generalized_rcnn.GeneralizedRCNN", "retinanet.RetinaNet", "fcos.FCOS", "ssd.SSD")
-FAMILIES = (Family(tuple(f"torchvision.models.detection.{name}" for name in _DETECTORS), True, _objects, _one_size),)
+_CLASSES = tuple(f"torchvision.models.detection.{name}" for name in _DETECTORS)
+_POSE = ("torchvision.models.detection.keypoint_rcnn.KeypointRCNN",)
+
+
+def _family(name: str, classes: tuple[str, ...], kind: Kind) -> Family:
+    images = {"mean": 0.0, "std": 1.0}  # it normalises them itself
+    return Family(name, classes, kind, images=images, finds=True, targets=_objects, steady=_one_size)
+
+
+FAMILIES = (
+    _family("the keypoint detectors of torchvision", _POSE, "keypoints"),
+    _family("the detectors of torchvision", _CLASSES, "boxes"),
+)
