@@ -30,6 +30,18 @@ TIMM = (
 SWIN = "timm:swin_tiny_patch4_window7_224"
 ARCHITECTURES = [f"torchvision:{name}" for name in TORCHVISION] + [f"timm:{name}" for name in TIMM] + [SWIN]
 
+QUICK = {
+    *(
+        "torchvision:alexnet",
+        "torchvision:resnet18",
+        "torchvision:mobilenet_v3_small",
+        "torchvision:shufflenet_v2_x1_0",
+    ),
+    *("torchvision:densenet121", "timm:resnet50d", "timm:tf_efficientnet_lite0", "timm:regnety_004", "timm:dla34"),
+    *("timm:repvgg_a0", "timm:convnext_tiny", SWIN),
+}
+EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
+
 Size = tuple[int, int]
 ODD, SMALL = (193, 250), (97, 130)
 #: Architectures that refuse one of these sizes, with the sizes they are tested at instead.
@@ -54,7 +66,7 @@ class Converted:
     small: Size
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=EACH)
 def converted(request: pytest.FixtureRequest) -> Converted:
     model, own = build(request.param)
     odd, small = INSTEAD.get(request.param, (ODD, SMALL))

@@ -65,6 +65,7 @@ def _remove(path: Path) -> None:
         file.rmdir() if file.is_dir() else file.unlink()
 
 
+@pytest.mark.slow
 def test_four_architectures_in_every_format(tmp_path: Path) -> None:
     identical(tmp_path, SAMPLE)
 

@@ -76,7 +76,8 @@ class Functional(nn.Module):
 EVERYWHERE = "before between inside after"
 HAPPENINGS = [
     *((breaks, place) for place in EVERYWHERE.split()),
-    *((happening, EVERYWHERE) for happening in (breaks, prints, branches, pools_in_python)),
+    (breaks, EVERYWHERE),
+    *(pytest.param(other, EVERYWHERE, marks=pytest.mark.slow) for other in (prints, branches, pools_in_python)),
 ]
 
 

@@ -291,7 +291,7 @@ def script(*command):
     return done.stdout
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_ends_as_one_that_is_not(kills, folder, tmp_path):
     (tmp_path / "images").symlink_to(folder / "images")
     whole = aliasfix.finetune(net(), folder / "images", tmp_path / "whole", **OPTIONS)
@@ -302,6 +302,7 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(kills, folder, tmp_path):
     assert len(set(steps.split())) > kills // 3, steps
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_of_one(folder, tmp_path):
     (tmp_path / "images").symlink_to(folder / "images")
     aliasfix.finetune(net(dropout=0.0), folder / "images", tmp_path / "one", **OPTIONS)

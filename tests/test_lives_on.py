@@ -196,7 +196,9 @@ model.train()(x).sum().backward()
 
 
 @pytest.mark.parametrize(
-    ("converted", "kind"), [("resnet18", "forward"), ("resnet18", "forward_pre")], indirect=["converted"]
+    ("converted", "kind"),
+    [("resnet18", "forward"), pytest.param("resnet18", "forward_pre", marks=pytest.mark.slow)],
+    indirect=["converted"],
 )
 @torch.no_grad()
 def test_pickles_into_a_new_process_with_foreign_hooks(model: nn.Module, kind: str, tmp_path: Path) -> None:

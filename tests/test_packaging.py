@@ -33,6 +33,7 @@ PUBLIC = [
     "FilterSweep",
     "Finetuning",
     "Fitted",
+    "Guarantee",
     "LatticeWarning",
     "NoEffectWarning",
     "Plan",
@@ -50,6 +51,7 @@ PUBLIC = [
     "filters",
     "finetune",
     "fit_polynomials",
+    "guarantee",
     "inspect",
     "load",
     "push_to_hub",
@@ -213,6 +215,7 @@ def test_the_rule_of_contributing_passes_the_laws_once_its_file_is_there(house):
     assert int(re.search(r"(\d+) passed", output)[1]) >= 20
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_a_pixel_off_fails_the_laws(house):
     rule, *_ = blocks("CONTRIBUTING.md", "python")
     broken = rule.replace(

@@ -84,7 +84,7 @@ def test_the_output_is_the_same_bit_for_bit(tmp_path: Path, base: str, path: str
     assert torch.equal(aliasfix.load(tmp_path / f"again{path}")(x), model(x))
 
 
-@pytest.mark.parametrize("base", ["torchvision:squeezenet1_1", "timm:resnet18"])
+@pytest.mark.parametrize("base", ["torchvision:squeezenet1_1", pytest.param("timm:resnet18", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_another_process_loads_it(tmp_path: Path, base: str) -> None:
     model = converted(base, **BASES[base])

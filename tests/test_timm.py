@@ -190,8 +190,8 @@ def test_plain_timm_refuses_the_directory(out: Path) -> None:
 
 
 ORDERS = [
-    "import aliasfix, timm",
-    "import timm, aliasfix",
+    pytest.param("import aliasfix, timm", marks=pytest.mark.slow),
+    pytest.param("import timm, aliasfix", marks=pytest.mark.slow),
     "import aliasfix; from timm import create_model; import timm",
 ]
 

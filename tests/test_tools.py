@@ -56,7 +56,9 @@ def onnx_output(model: nn.Module, path: Path, x: Tensor, *others: Tensor, dynami
 
 @needs_onnx
 @pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
-@pytest.mark.parametrize("padding", ["reflect", "replicate", "zero"])
+@pytest.mark.parametrize(
+    "padding", ["reflect", *(pytest.param(p, marks=pytest.mark.slow) for p in ("replicate", "zero"))]
+)
 def test_onnx(tmp_path: Path, padding: str, dynamic: bool) -> None:
     model = converted(Net(), padding)
     others = [images(3, (81, 90)), images(1, (47, 64))] if dynamic else [images(seed=5)]
@@ -110,6 +112,7 @@ def test_jit_trace() -> None:
     assert scale_error(model(images(seed=5)), traced(images(seed=5))) <= 1e-5
 
 
+@pytest.mark.slow
 def test_distributed_data_parallel_of_two_processes(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
