@@ -14,10 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import pictures
 from .errors import AliasfixError
 
 ARCHITECTURE = "tf_efficientnet_lite0"
 SIZE, MARGIN = 224, 32
+SHOWN = (
+    *("astronaut.png", "camera.png", "chelsea.png", "china.jpg", "coffee.png", "flower.jpg"),
+    *("motorcycle_left.png", "rocket.jpg"),
+)
+CROPS = 8  # to calibrate on, of each other picture
 
 
 class Named:
@@ -38,13 +44,15 @@ class Subject:
         title: what they are.
         network: in evaluation mode.
         images: with their names.
+        others: images without labels to calibrate on, (N, C, size, size); none of them is of ``images``.
         base: what builds the network again, see `aliasfix.save`.
-        setting: how much to measure in a minute, as arguments of `aliasfix.compare_filters`.
+        setting: how much to measure in a minute, as arguments of `aliasfix.comparison.compare_stages`.
     """
 
     title: str
     network: nn.Module
     images: Named
+    others: Tensor
     base: str | None = None
     setting: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,21 +84,16 @@ def photographs() -> Subject:
         ImportError: a package is missing.
         AliasfixError: the weights are not timm's network's.
     """
-    import skimage.data
-    import sklearn.datasets
-    from PIL import Image
     from timm.data import create_transform
 
     transform = create_transform(SIZE + MARGIN, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=1.0)
-    found = {name: getattr(skimage.data, name)() for name in ("astronaut", "camera", "chelsea", "coffee", "rocket")}
-    found["motorcycle"] = skimage.data.stereo_motorcycle()[0]
-    found |= {name: sklearn.datasets.load_sample_image(f"{name}.jpg") for name in ("china", "flower")}
-    images = [transform(Image.fromarray(pixels).convert("RGB")) for pixels in found.values()]
+    images = [transform(pictures.picture(name)) for name in SHOWN]
     setting = {"margin": MARGIN, "passes": 3, "diagonal": 8, "reach": 1}
     return Subject(
         "EfficientNet-Lite0 with its ImageNet weights, on eight photographs",
         network(),
-        Named(images, list(found)),
+        Named(images, [name.partition(".")[0].partition("_")[0] for name in SHOWN]),
+        pictures.varied([name for name in pictures.NAMES if name not in SHOWN], CROPS, 0, SIZE),
         f"timm:{ARCHITECTURE}",
         setting | {"feature_images": 5, "feature_shifts": 3, "batch_size": 4},
     )
@@ -135,6 +138,7 @@ def digits(count: int = 100, epochs: int = 10) -> Subject:
         f"A small network trained on scikit-learn's digits, on {count} others",
         _train(images[:-count], labels[:-count], epochs),
         Named(list(images[-count:]), [f"digit {number + 1}" for number in range(count)], labels[-count:].tolist()),
+        images[:128, :, 4:36, 4:36],
         setting={"size": 32, "margin": 8, "diagonal": 8, "feature_shifts": 4, "batch_size": 64},
     )
 

@@ -125,3 +125,22 @@ def test_threads_have_their_own_work(capsys: pytest.CaptureFixture[str]) -> None
     assert ours == "comparing: shifts, 1 of 2 inputs"
     progress.tell("a line for no command")
     assert capsys.readouterr().err == ""
+
+
+def test_a_course_names_the_stage_and_the_time_left_by_how_fast_this_machine_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    course = progress.Course({"converting": 10, "measuring": 30})
+    first = course.stage("converting")
+    assert first.text == "[--------------------] 1 of 2, converting, about 40 s left"
+    clock[0] += 20  # half as fast as expected
+    second = course.stage("measuring")
+    assert second.text == "[=====---------------] 2 of 2, measuring, about 60 s left"
+    clock[0] += 30
+    assert second.text == "[============--------] 2 of 2, measuring, about 30 s left"
+    clock[0] += 100
+    assert second.text == "[===================-] 2 of 2, measuring, about 3 s left"
+    with console.working(second):
+        assert progress.now() == second.text

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ..errors import AliasfixError, NoEffectWarning
 from ..planning.plan import Plan
-from ..text.progress import reporting, say
+from ..text.progress import Work, reporting, say
 from ..text.wording import printable
 
 Arguments = ParamSpec("Arguments")
@@ -46,7 +46,7 @@ def one_line_errors(command: Callable[Arguments, None]) -> Callable[Arguments, N
 
 
 @contextlib.contextmanager
-def working(doing: str, quiet: bool = False) -> Iterator[None]:
+def working(doing: str | Work, quiet: bool = False) -> Iterator[None]:
     """Show that something is going on and how far it is, and keep stdout for the result whatever a library prints.
 
     Warnings are told as they come, each once.

@@ -108,7 +108,7 @@ def compare(
         views = Views(images, a, size, margin, preprocessing, beside=b)
         wanted = choose(a, b, views, setting, names, metrics, corruptions)
         doubted = doubts(a, views, wanted, setting, names[0])
-        plan, followed = _sites(a, b, views, wanted, notes)
+        plan, followed = sites(a, b, views, wanted, notes)
         first = observe(a, views, wanted, setting, called=names[0], plan=plan, layers=followed)
         second = observe(b, views, wanted, setting, called=names[1], plan=plan, layers=followed, reference=first)
     return put_together(
@@ -149,7 +149,7 @@ def choose(
     return [one.name for one in apply if one.name in asked or (corruptions and one.name == "corruption")]
 
 
-def _sites(
+def sites(
     a: nn.Module, b: nn.Module, views: Views, wanted: Sequence[str], notes: list[str]
 ) -> tuple[Plan | None, list[str]]:
     """The plan, and the layers whose features are followed; without them where the networks cannot be traced."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from aliasfix.comparison.figures import drawings
 from aliasfix.comparison.filter_sweep import FilterSweep, cells, headers
 from aliasfix.comparison.result import Comparison, Measure
+from aliasfix.comparison.stages import Stages, heads, rows
 from aliasfix.files import saving
 from aliasfix.measure.drawing import ONE, TWO, Drawing, Panel, Table
 from aliasfix.measure.metric import metrics
@@ -57,13 +58,13 @@ table.stack td:first-child::before{content:none}table.stack td small{display:inl
 """
 
 
-def write(path: Path, found: Comparison, sweep: FilterSweep | None = None) -> Path:
+def write(path: Path, found: Comparison, sweep: FilterSweep | None = None, stages: Stages | None = None) -> Path:
     """Write the page. An existing file is replaced as a whole or not at all.
 
     Raises:
         AliasfixError: the file cannot be written, or matplotlib is not installed.
     """
-    text = page(found, sweep)
+    text = page(found, sweep, stages)
     with saving.replacing(check_page(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
@@ -78,8 +79,8 @@ def check_page(path: Path) -> Path:
     return saving.check_place(path)
 
 
-def page(found: Comparison, sweep: FilterSweep | None = None) -> str:
-    """Return the HTML text.
+def page(found: Comparison, sweep: FilterSweep | None = None, stages: Stages | None = None) -> str:
+    """Return the HTML text; that of a sweep of filters, or of a network's stages, opens with them.
 
     Raises:
         AliasfixError: matplotlib is not installed.
@@ -87,9 +88,10 @@ def page(found: Comparison, sweep: FilterSweep | None = None) -> str:
     one, two = found.names
     parts = [
         f"<h1>aliasfix compare: {escape(one)} and {escape(two)}</h1>",
-        f'<p class="verdict">{escape(found.verdict if sweep is None else sweep.verdict)}</p>',
+        f'<p class="verdict">{escape((sweep or stages or found).verdict)}</p>',
         *([f'<p class="note">{escape(found.verdict)}</p>'] if sweep and not found.doubt else []),
         *(f'<p class="note">{escape(note)}</p>' for note in found.notes),
+        *([_stages(stages)] if stages else []),
         _measures(found),
         *([_filters(sweep)] if sweep else []),
         *(_drawing(drawing, found) for drawing in drawings(found, sweep)),
@@ -143,6 +145,13 @@ def _filters(sweep: FilterSweep) -> str:
         rows.append(f"<tr{kind}>{_cells([escape(cell) for cell in cells(sweep, row)], heads)}</tr>")
     text = "Every filter, converted and not retrained, the most consistent first; × is the ratio to the original."
     return f'<h2>Filters</h2><p class="caption">{text}</p>{_table(heads, rows, stack=True)}'
+
+
+def _stages(stages: Stages) -> str:
+    names = heads(stages)
+    body = [f"<tr>{_cells([escape(cell) for cell in row], names)}</tr>" for row in rows(stages)]
+    text = "Each network on the same images; in brackets the interval of each mean."
+    return f'<h2>What is kept, and what is gained</h2><p class="caption">{text}</p>{_table(names, body, stack=True)}'
 
 
 def _drawing(drawing: Drawing, found: Comparison) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aliasfix.text.wording import printable
@@ -67,6 +67,51 @@ class Work:
         return ", ".join(parts)
 
 
+class Course:
+    """Work in stages, whose seconds are known about: each says how far the whole is, and the time left.
+
+    What the stages before took tells how fast this machine is.
+
+    Args:
+        seconds: by stage, in order, how long it takes on an ordinary machine.
+
+    >>> course = Course({"converting": 5, "measuring": 15})
+    >>> course.stage("converting").text
+    '[--------------------] 1 of 2, converting, about 20 s left'
+    """
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self._seconds, self._start = dict(seconds), time.monotonic()
+
+    def stage(self, name: str) -> Work:
+        """The stage that begins now, as `reporting` takes it."""
+        return _Stage(name, self._seconds, time.monotonic() - self._start)
+
+
+class _Stage(Work):
+    def __init__(self, what: str, seconds: Mapping[str, float], spent: float) -> None:
+        super().__init__(what)
+        names = list(seconds)
+        self._number, self._of = names.index(what) + 1, len(names)
+        self._before = sum(list(seconds.values())[: self._number - 1])
+        self._own, self._whole = seconds[what], sum(seconds.values())
+        self._slower = spent / self._before if self._before else 1.0
+
+    @property
+    def text(self) -> str:
+        """Which stage it is, how far the whole is, and the time left."""
+        expected = self._own * self._slower
+        spent = min(time.monotonic() - self._start, 0.95 * expected)  # a stage that takes longer is not over
+        share = (self._before + self._own * (spent / expected if expected else 0)) / self._whole
+        full = round(_WIDTH * share)
+        left = (self._whole - self._before) * self._slower - spent
+        bar = f"[{'=' * full}{'-' * (_WIDTH - full)}]"
+        return f"{bar} {self._number} of {self._of}, {self.what}, about {_duration(left)} left"
+
+
+_WIDTH = 20  # characters of a bar
+
+
 def now() -> str:
     """What is going on in this thread, the outermost piece first."""
     return _in_words(list(_here.works))
@@ -88,9 +133,9 @@ def say(message: object) -> None:
 
 
 @contextlib.contextmanager
-def reporting(what: str, quiet: bool = False) -> Iterator[None]:
+def reporting(what: str | Work, quiet: bool = False) -> Iterator[None]:
     """Say on stderr that something is done, and how far it is, wherever that goes; ``quiet`` says nothing."""
-    work = Work(what)
+    work = what if isinstance(what, Work) else Work(what)
     _here.works.append(work)
     try:
         with _Reporter(lines=not quiet, silent=quiet):

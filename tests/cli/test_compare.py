@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -117,27 +118,33 @@ def test_a_file_that_was_not_converted(fails: Fails, home: Path, photos: Path) -
     assert "name its model, and it as --checkpoint plain.pth" in fails("compare", NET, "plain.pth", *SMALL)
 
 
-def test_the_demo_converts_checks_saves_and_measures(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_converts_checks_calibrates_saves_and_compares(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = showcase.photographs()
     images = showcase.Named(whole.images.images[2:4], whole.images.names[2:4])
     setting = {**whole.setting, "passes": 1, "diagonal": 2, "feature_images": 1, "feature_shifts": 2}
-    monkeypatch.setattr(showcase, "subject", lambda: dataclasses.replace(whole, images=images, setting=setting))
-    monkeypatch.setattr(sys.modules["aliasfix.cli.demo"], "FILTERS", ("rect2", "tri3"))
+    few = dataclasses.replace(whole, images=images, setting=setting, others=whole.others[:8])
+    monkeypatch.setattr(showcase, "subject", lambda: few)
+    monkeypatch.setattr(sys.modules["aliasfix.cli.demo"], "METHOD", "statistics")
     result = run("demo", "-o", "out.safetensors", "--html", "out.html")
     assert result.exit_code == 0, result.output
     words = " ".join(result.stdout.split())
-    for part in ("blocks.5.0.conv_dw", "delta1 gives the original's output yes", "features move consistency agreement",
-                 "rect2", "tri3 against original", "fine-tune", "saved: out.safetensors",
-                 "written: out.html"):  # fmt: skip
+    parts = ("blocks.5.0.conv_dw", "delta1 gives the original's output yes", "saved: out.safetensors",
+             "two shifts, one class", "Calibrated, the network gives", "of the views the original's top-1 class",
+             "written: out.html")  # fmt: skip
+    for part in parts:
         assert part in words
     assert " NO " not in result.stdout
-    loaded = aliasfix.load(home / "out.safetensors")
-    plan = aliasfix.report(loaded)
+    assert re.findall(r"^(original|converted|calibrated)\b", result.stdout, re.MULTILINE) == [
+        "original", "converted", "calibrated"
+    ]  # fmt: skip
+    plan = aliasfix.report(aliasfix.load(home / "out.safetensors"))
     assert plan is not None
     assert len(plan.converted) == 4
     assert plan.recipe.filter == "tri3"
-    for name, weight in whole.network.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], weight)
+    assert plan.calibration is not None
+    assert plan.calibration["method"] == "statistics"
 
 
 @pytest.mark.slow
