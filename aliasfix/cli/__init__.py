@@ -9,6 +9,7 @@ import sys
 import typer
 
 from . import compare, convert, demo, export, finetune, inspect, names, revert, run, verify
+from .help import Command, with_all
 
 _HELP = """Anti-alias a trained network, keeping its weights.
 
@@ -38,14 +39,14 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 nothing to convert.
 """
 
 app = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command()(inspect.inspect)
-app.command()(convert.convert)
+app.command(cls=Command)(with_all(inspect.inspect))
+app.command(cls=Command)(with_all(convert.convert))
 app.command()(revert.revert)
 app.command()(verify.verify)
-app.command()(export.export)
-app.command()(finetune.finetune)
+app.command(cls=Command)(with_all(export.export))
+app.command(cls=Command)(with_all(finetune.finetune))
 app.command("list")(names.list_names)
-app.command()(compare.compare)
+app.command(cls=Command)(with_all(compare.compare))
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(run.run)
 app.command()(demo.demo)
 

@@ -24,35 +24,66 @@ Original = Annotated[
 ]
 Held = Annotated[
     str | None,
-    typer.Option(metavar="DIR|SHARE", help="Images held out: a folder, or a share of them, a tenth by default."),
+    typer.Option(
+        metavar="DIR|SHARE",
+        help="Images held out: a folder, or a share of them, a tenth by default.",
+        rich_help_panel=options.RARE,
+    ),
 ]
 Distillation = Annotated[
     float | None,
-    typer.Option(help="Share of the loss that the original teaches; 1 needs no labels. ½, or 1 without labels."),
+    typer.Option(
+        help="Share of the loss that the original teaches; 1 needs no labels. ½, or 1 without labels.",
+        rich_help_panel=options.RARE,
+    ),
 ]
-Temperature = Annotated[float, typer.Option(help="Of the distillation; 4 to 8 teach more of few images than 1.")]
+Temperature = Annotated[
+    float,
+    typer.Option(help="Of the distillation; 4 to 8 teach more of few images than 1.", rich_help_panel=options.RARE),
+]
 Consistency = Annotated[float, typer.Option(help="Weight of the loss between two random shifts.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the images.")]
-BatchSize = Annotated[int, typer.Option(help="Images of a step, over all processes.")]
+BatchSize = Annotated[int, typer.Option(help="Images of a step, over all processes.", rich_help_panel=options.RARE)]
 Lr = Annotated[float, typer.Option(help="The largest learning rate.")]
-Optimizer = Annotated[str, typer.Option(metavar="NAME", help="One of timm's.")]
-WeightDecay = Annotated[float, typer.Option(help="Of the weights, not of biases and norms.")]
-Schedule = Annotated[str, typer.Option(metavar="NAME", help="Of the learning rate, one of timm's, or none.")]
-Warmup = Annotated[float, typer.Option(help="Epochs in which the learning rate grows.")]
-Ema = Annotated[float | None, typer.Option(metavar="DECAY", help="Keep a moving average of the weights, as 0.999.")]
+Optimizer = Annotated[str, typer.Option(metavar="NAME", help="One of timm's.", rich_help_panel=options.RARE)]
+WeightDecay = Annotated[
+    float, typer.Option(help="Of the weights, not of biases and norms.", rich_help_panel=options.RARE)
+]
+Schedule = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Of the learning rate, one of timm's, or none.", rich_help_panel=options.RARE),
+]
+Warmup = Annotated[float, typer.Option(help="Epochs in which the learning rate grows.", rich_help_panel=options.RARE)]
+Ema = Annotated[
+    float | None,
+    typer.Option(metavar="DECAY", help="Keep a moving average of the weights, as 0.999.", rich_help_panel=options.RARE),
+]
 Precision = Annotated[
-    str | None, typer.Option(metavar="no|bf16|fp16", help="What accelerate is configured to by default.")
+    str | None,
+    typer.Option(
+        metavar="no|bf16|fp16", help="What accelerate is configured to by default.", rich_help_panel=options.RARE
+    ),
 ]
 BatchStatistics = Annotated[
-    bool, typer.Option("--batch-statistics", help="Let BatchNorm use and update the batch's statistics.")
+    bool,
+    typer.Option(
+        "--batch-statistics", help="Let BatchNorm use and update the batch's statistics.", rich_help_panel=options.RARE
+    ),
 ]
 Augment = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="An option of timm's augmentation, as hflip=0. Repeatable."),
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="An option of timm's augmentation, as hflip=0. Repeatable.",
+        rich_help_panel=options.RARE,
+    ),
 ]
-Workers = Annotated[int, typer.Option(help="Processes that load images.")]
+Workers = Annotated[int, typer.Option(help="Processes that load images.", rich_help_panel=options.RARE)]
 SaveEvery = Annotated[
-    int | None, typer.Option(metavar="STEPS", help="Save where the run stands; once an epoch by default.")
+    int | None,
+    typer.Option(
+        metavar="STEPS", help="Save where the run stands; once an epoch by default.", rich_help_panel=options.RARE
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in DIR ended, or begin it.")]
 
@@ -86,7 +117,7 @@ def finetune(
     batch_statistics: BatchStatistics = False,
     augment: Augment = None,
     workers: Workers = 0,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", rich_help_panel=options.RARE)] = 0,
     save_every: SaveEvery = None,
     resume: Resume = False,
     kind: options.Kind = None,

@@ -13,20 +13,33 @@ from ..files.record import LIBRARIES
 from ..planning.rule import rules
 from . import console, options
 
+KINDS = {
+    "rules": "operations that are known, and what becomes of them",
+    "filters": "low-pass filters, for --filter",
+    "methods": "methods of conversion, for --method",
+    "models": "models of timm and torchvision that can be named",
+    "formats": "suffixes of the files that are read and written",
+}
+"""What can be listed."""
+
 
 @console.one_line_errors
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="rules|filters|methods|models|formats", show_default=False)],
+    what: Annotated[
+        str | None, typer.Argument(metavar="[rules|filters|methods|models|formats]", show_default=False)
+    ] = None,
     pattern: Annotated[str, typer.Argument(metavar="[GLOB]", show_default=False)] = "*",
     as_json: options.Json = False,
 ) -> None:
     """List the rules, the filters, the methods, the models that can be named, or the formats of checkpoints.
 
     \b
+    aliasfix list
     aliasfix list filters
     aliasfix list models 'timm:resnet50*'
     """
-    kinds: dict[str, Callable[[], dict[str, str]]] = {
+    kinds: dict[str | None, Callable[[], dict[str, str]]] = {
+        None: lambda: KINDS,
         "rules": _rules,
         "filters": _filters,
         "methods": _methods,
@@ -34,8 +47,8 @@ def list_names(
         "formats": _formats,
     }
     if what not in kinds:
-        console.fail(f"{what}: choose one of {', '.join(kinds)}", 2)
-    with console.working(f"listing the {what}"):
+        console.fail(f"{what}: choose one of {', '.join(KINDS)}", 2)
+    with console.working(f"listing the {what or 'lists'}"):
         named = {name: text for name, text in kinds[what]().items() if fnmatch.fnmatchcase(name, pattern)}
     if as_json:
         console.print_json(list(named))

@@ -32,19 +32,27 @@ _KINDS: Mapping[Any, Any] = {
     int: int | None,
 }
 """What the command line takes for each type of a field."""
+COMMON = ("filter",)
+"""The fields of a `Recipe` that ``--help`` shows as options; the others stand under ``--help-all``."""
+RARE = "More options"
+_PANELS: Mapping[type[Any], str] = {Recipe: "Options of the conversion", Preprocessing: "How images are prepared"}
 Arg = Annotated[
     Repeated,
     typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory, as num_classes=10. Repeatable."),
 ]
 InputSize = Annotated[
     str | None,
-    typer.Option(metavar="C,H,W", help="The input to trace the model with, if it does not say itself."),
+    typer.Option(
+        metavar="C,H,W", help="The input to trace the model with, if it does not say itself.", rich_help_panel=RARE
+    ),
 ]
 TrustPickle = Annotated[
     bool,
-    typer.Option("--trust-pickle", help="Read a checkpoint that holds code, which runs that code."),
+    typer.Option(
+        "--trust-pickle", help="Read a checkpoint that holds code, which runs that code.", rich_help_panel=RARE
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.", rich_help_panel=RARE)]
 CheckpointFile = Annotated[
     Path | None,
     typer.Option(
@@ -73,7 +81,9 @@ Output = Annotated[
 Stream = Annotated[
     bool,
     typer.Option(
-        "--stream", help="Do not load a .safetensors checkpoint but copy its tensors; by itself above half of memory."
+        "--stream",
+        help="Do not load a .safetensors checkpoint but copy its tensors; by itself above half of memory.",
+        rich_help_panel=RARE,
     ),
 ]
 Calibrate = Annotated[
@@ -84,9 +94,12 @@ Calibrate = Annotated[
         help="Adapt the weights to the blurs on the images in this folder, without labels: 64 to 256 are enough.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RARE)]
 RandomWeights = Annotated[
-    bool, typer.Option("--random-weights", help="Without a checkpoint, do not ask for pretrained weights.")
+    bool,
+    typer.Option(
+        "--random-weights", help="Without a checkpoint, do not ask for pretrained weights.", rich_help_panel=RARE
+    ),
 ]
 
 Images = Annotated[
@@ -97,23 +110,46 @@ Filters = Annotated[
     str | None, typer.Option(metavar="NAME,NAME", help="Compare these filters on one model, such as rect2,tri3,bin5.")
 ]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the result as one HTML file.")]
-Figures = Annotated[Path | None, typer.Option("--figures", metavar="DIR", help="Write every figure, as SVG and PNG.")]
+Figures = Annotated[
+    Path | None,
+    typer.Option("--figures", metavar="DIR", help="Write every figure, as SVG and PNG.", rich_help_panel=RARE),
+]
 OutputKey = Annotated[
     str | None,
-    typer.Option("--output", metavar="KEY", help="Where the tensor is in what the models return: a key or an index."),
+    typer.Option(
+        "--output",
+        metavar="KEY",
+        help="Where the tensor is in what the models return: a key or an index.",
+        rich_help_panel=RARE,
+    ),
 ]
 Kind = Annotated[
     str | None,
-    typer.Option(metavar="KIND", help="What it is: logits, 'label map', dense, boxes, keypoints or pitch, if unknown."),
+    typer.Option(
+        metavar="KIND",
+        help="What it is: logits, 'label map', dense, boxes, keypoints or pitch, if unknown.",
+        rich_help_panel=RARE,
+    ),
 ]
 Corruptions = Annotated[
-    bool, typer.Option("--corruptions", help="Measure errors under the 15 corruptions of ImageNet-C, too: slow.")
+    bool,
+    typer.Option(
+        "--corruptions", help="Measure errors under the 15 corruptions of ImageNet-C, too: slow.", rich_help_panel=RARE
+    ),
 ]
-Reach = Annotated[int, typer.Option(min=1, help="An adversary may shift the image by so many pixels.")]
-Passes = Annotated[int, typer.Option(min=1, help="Pairs of shifts that are drawn for each image.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Most inputs that a model is given at a time.")]
-Seed = Annotated[int, typer.Option(help="Of the shifts that are drawn, and of the intervals.")]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where the models run, such as cuda.")]
+Reach = Annotated[
+    int, typer.Option(min=1, help="An adversary may shift the image by so many pixels.", rich_help_panel=RARE)
+]
+Passes = Annotated[
+    int, typer.Option(min=1, help="Pairs of shifts that are drawn for each image.", rich_help_panel=RARE)
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Most inputs that a model is given at a time.", rich_help_panel=RARE)
+]
+Seed = Annotated[int, typer.Option(help="Of the shifts that are drawn, and of the intervals.", rich_help_panel=RARE)]
+Device = Annotated[
+    str, typer.Option(metavar="DEVICE", help="Where the models run, such as cuda.", rich_help_panel=RARE)
+]
 
 
 Command = Callable[..., None]
@@ -139,7 +175,7 @@ def _options(
     """Give a command an option for each field that has a help text, in the place of a parameter."""
     fields = [one for one in dataclasses.fields(kind) if one.name != without and "help" in one.metadata]
     hints = get_type_hints(kind)
-    options = [*more, *(_parameter(one, hints[one.name]) for one in fields)]
+    options = [*more, *(_parameter(one, hints[one.name], _PANELS[kind]) for one in fields)]
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -158,11 +194,17 @@ def _options(
     return decorate
 
 
-def _parameter(option: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
+def _parameter(option: "dataclasses.Field[Any]", hint: Any, panel: str) -> inspect.Parameter:
     """A field as an option that typer reads."""
     metavar = "|".join(map(str, option.metadata.get("choices", ()))) or option.metadata.get("metavar")
     default = False if option.default is None else str(option.default)
-    shown = typer.Option(None, metavar=metavar, help=option.metadata["help"], show_default=default)
+    shown = typer.Option(
+        None,
+        metavar=metavar,
+        help=option.metadata["help"],
+        show_default=default,
+        rich_help_panel=None if option.name in COMMON else panel,
+    )
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=shown, annotation=_KINDS[hint])
 
 

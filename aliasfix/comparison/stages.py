@@ -54,18 +54,11 @@ class Stages(Tabular):
         if found.doubt is not None or agreement is None or steady is None:
             return found.verdict
         spread = found.get("variation")
-        better = {measure.better for measure in (steady, spread) if measure is not None}
-        if True in better:
-            word = "is steadier in one way, less steady in another" if False in better else "is steadier"
-        else:
-            word = "is less steady" if False in better else "is not shown to be steadier"
         moved = [f"two shifts of an image get one class in {_moved(steady)}"]
         moved += [f"the probability of its class varies by {_moved(spread)}"] if spread is not None else []
-        kept = agreement.text(agreement.b)
-        return (
-            f"{found.names[1].capitalize()}, the network gives {kept} of the views the original's top-1 class and "
-            f"{word}: {', and '.join(moved)} ({found.setting['confidence']:.0%} intervals on {steady.images} images)."
-        )
+        kept = f"{found.names[1].capitalize()}, the network gives {agreement.text(agreement.b)} of the views"
+        how = f"{found.setting['confidence']:.0%} intervals, {steady.images} images"
+        return f"{kept} the original's top-1 class; {', and '.join(moved)} ({how})."
 
     def as_dict(self) -> dict[str, Any]:
         """All figures, of what JSON knows."""
@@ -89,8 +82,8 @@ def _moved(measure: Measure) -> str:
     assert measure.a is not None
     assert measure.b is not None
     number = measure.kind.number
-    shown = "" if measure.better is not None else ", no difference shown"
-    change = f"{measure.text(measure.difference, signed=True)} points{shown}"
+    shown = {True: "steadier", False: "less steady", None: "no difference shown"}[measure.better]
+    change = f"{measure.text(measure.difference, signed=True)} points, {shown}"
     return f"{number(measure.b.mean)} instead of {number(measure.a.mean)} ({change})"
 
 

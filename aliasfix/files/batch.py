@@ -30,7 +30,7 @@ def tasks(given: Sequence[Path], output: str) -> list[Task]:
 
     Raises:
         AliasfixError: an output that cannot be written, or is no directory for several, two for one place, or a tree
-            without checkpoints.
+            without weights.
     """
     trees = [path for path in given if os.path.isdir(path) and not directory.is_model(path)]
     if len(given) < 2 and not trees:
@@ -38,6 +38,9 @@ def tasks(given: Sequence[Path], output: str) -> list[Task]:
             saving.check_file(output)
         return [Task(given[0] if given else None, output)]
     target = Path(output)
+    for tree in trees:
+        if next(_walk(tree, target), None) is None:
+            raise AliasfixError(f"no weights in the directory {tree}: looked for {', '.join(formats.formats())}")
     if not directory.is_directory(output):
         raise AliasfixError(f"{output} is a file, and there are several checkpoints: give a directory")
     found: dict[Path, Path] = {}
@@ -47,8 +50,6 @@ def tasks(given: Sequence[Path], output: str) -> list[Task]:
             if place in found and found[place] != one:
                 raise AliasfixError(f"{found[place]} and {one} would both become {place}")
             found[place] = one
-    if not found:
-        raise AliasfixError(f"no checkpoint ({', '.join(formats.formats())}) in {', '.join(map(str, trees))}")
     return [Task(one, os.path.join(place, "") if os.path.isdir(one) else str(place)) for place, one in found.items()]
 
 

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import importlib
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ def _find_bare(name: str) -> Source:
         return Source(having[0], name, having[1] if len(having) > 1 else None)
     if not installed:
         raise AliasfixError("neither timm nor torchvision is installed: pip install 'aliasfix[zoo]'")
+    if os.path.isdir(name):
+        raise AliasfixError(
+            f"{name} is a directory without weights that are known (config.json and model.safetensors): name a model, "
+            f"and the weights as --checkpoint FILE"
+        )
     known = [known for library in installed for known in names(library)]
     hint = _close(name, known) or f"; {_FORMS}"
     raise AliasfixError(f"no model {name!r} in {' or '.join(installed)}{hint}")

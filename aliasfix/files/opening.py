@@ -24,7 +24,9 @@ def names_file(target: str) -> bool:
     (True, False)
     """
     looks = ":" not in target and (os.sep in target or Path(target).suffix == ".pt2" or formats.of(target) is not None)
-    return looks or os.path.isfile(target) or directory.is_model(Path(target))
+    if os.path.isdir(target):  # one without a model in it is neither
+        return directory.is_model(Path(target))
+    return looks or os.path.isfile(target)
 
 
 def read_weights(path: str | Path, trust: bool = False) -> Checkpoint:

@@ -79,7 +79,9 @@ def test_several_need_a_directory_and_places_of_their_own(fails: Fails, tree: Pa
     twice = ["--checkpoint", "runs/a.pth", "--checkpoint", "runs"]
     assert "would both become" not in fails("convert", NET, *twice, "-o", "out.pth")
     os.makedirs("empty")
-    assert "no checkpoint (.pth" in fails("convert", NET, "--checkpoint", "empty", "-o", "out/")
+    assert "no weights in the directory empty: looked for .pth" in fails(
+        "convert", NET, "--checkpoint", "empty", "-o", "out/"
+    )
     os.makedirs("more")
     os.rename("runs/deep/other.pth", "more/a.pth")
     collide = ["--checkpoint", "runs/a.pth", "--checkpoint", "more/a.pth"]
@@ -171,3 +173,27 @@ def test_lists(run: Run, fails: Fails) -> None:
     listed = json.loads(run("list", "models", "*:resnet18", "--json").stdout)
     assert listed == ["timm:resnet18", "torchvision:resnet18"]
     assert "choose one of rules, filters, methods, models" in fails("list", "recipes", code=2)
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect", "export", "finetune", "compare"])
+def test_help_fits_a_screen_and_the_rest_is_one_option_away(run: Run, command: str) -> None:
+    short, whole = run(command, "--help").stdout, run(command, "--help-all").stdout
+    assert len(short.splitlines()) <= 50
+    assert "--filter" in short or command == "compare"
+    assert "--stem" in short
+    assert "  --stem paper|" not in short
+    assert "  --stem paper|" in whole
+
+
+def test_list_alone_says_what_can_be_listed(run: Run) -> None:
+    names = [line.split()[0] for line in run("list").stdout.splitlines()]
+    assert names == ["rules", "filters", "methods", "models", "formats"]
+
+
+def test_a_directory_without_weights_is_named_with_what_to_give(fails: Fails, home: Path) -> None:
+    (home / "empty").mkdir()
+    for target in ("empty", "empty/"):
+        for command in (("convert", target, "-o", "out.pth"), ("compare", target, NET, "--images", "empty")):
+            assert "without weights that are known" in (text := fails(*command))
+            assert "--checkpoint FILE" in text
+    assert "no weights in the directory empty" in fails("convert", NET, "--checkpoint", "empty", "-o", "out.pth")
