@@ -60,6 +60,6 @@ def demo(
         stages = compare_stages(networks, shown.images, **shown.setting)
         page.write(html, stages.last, stages=stages)
     console.print_table(stages)
-    print(f"written: {html}; open it in a browser, and move the images")
+    print(f"written: {html}; open it in a browser")
     if not laws.ok:
         console.fail("the conversion does not keep the laws: please report it")
