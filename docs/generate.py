@@ -249,12 +249,59 @@ def _task(values, unit):
     return f"{sum(values) / len(values):.2f} ({min(values):.2f}–{max(values):.2f}) {unit}"
 
 
+def phase():
+    """What adaptive phase keeps of a network and does for camera shifts, in ``benchmarks/phase.py``."""
+    folds = load("phase")["networks"]
+    lines = ["| EfficientNet-Lite0 | agreement | consistency | self, 1 px | self, 4 px |", "|---|---:|---:|---:|---:|"]
+    lines += [f"| {name} | {' | '.join(_cells(folds, name))} |" for name in folds[0]]
+    return "\n".join(lines)
+
+
+def _cells(folds, name):
+    return [spread([fold[name][key] for fold in folds]) for key in folds[0][name]]
+
+
+def phase_times():
+    """Times of adaptive phase as ratios to the original's, in ``benchmarks/phase.py``."""
+    times = load("phase")["times"]
+    ways = [way for way in next(iter(times.values())) if way != "original"]
+    lines = [f"| network | {' | '.join(ways)} |", "|---|" + "---:|" * len(ways)]
+    for name, row in times.items():
+        cells = [f"{row[way]['ms'] / row['original']['ms']:.2f}" for way in ways]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+WAYS = {
+    "original": ("the original", ""),
+    "raw tri3": ("`convert(net)`", "approximate"),
+    "tri3, calibrated": ("`convert(net)`, then `calibrate`", "approximate"),
+    "tri3, calibrated, then adaptive phase": ('the same weights with `phase="adaptive"`', "approximate"),
+    "adaptive phase, zero borders": (
+        '`filter="delta1", phase="adaptive", padding="zero", stem="whole"`',
+        "exact up to the borders",
+    ),
+    "aps (circular borders): exact": ('`method="aps"`', "exact for whole pixels, circular"),
+}
+
+
+def ways():
+    """The methods side by side, in ``benchmarks/phase.py``."""
+    folds = load("phase")["networks"]
+    lines = ["| | guarantee | agreement | consistency | self, 4 px |", "|---|---|---:|---:|---:|"]
+    for name, (call, guarantee) in WAYS.items():
+        agreement, consistency, _, self4 = _cells(folds, name)
+        lines.append(f"| {call} | {guarantee} | {agreement} | {consistency} | {self4} |")
+    return "\n".join(lines)
+
+
 SECTIONS = {
-    "README.md": {"rules": rule_table, "photographs": photographs, "conversion": conversion},
+    "README.md": {"ways": ways, "rules": rule_table, "photographs": photographs, "conversion": conversion},
     "docs/performance.md": {"models": models, "memory": memory, "layers": layers},
     "CONTRIBUTING.md": {"house": house, "example": example, "metric": metric},
     "docs/tools.md": {"torch-versions": torch_versions},
     "docs/tasks.md": {"tasks": tasks},
+    "docs/adaptive-phase.md": {"phase": phase, "phase-times": phase_times},
     "docs/recovery.md": {"recovery": recovery, "methods": methods, "gathers": gathers},
 }
 
