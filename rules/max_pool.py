@@ -53,10 +53,11 @@ class MaxPool(Pool):
 
     def blurred(self, op: str, func: Function, bound: Arguments, blur: BlurPool) -> Any:
         """Compute the blurred dense maximum; the indices for unpooling are those of the strided pool."""
+        ones = (1,) * spatial_axes(op)
         wrap = blur.padding == "circular"
         if _with_indices(op):
-            return blur(self.dense(op, func, bound, (1,), wrap)[0]), func(**bound)[1]
-        return in_parts(lambda part: self.dense(op, func, {**bound, "input": part}, (1,), wrap), blur, bound["input"])
+            return blur(self.dense(op, func, bound, ones, wrap)[0]), func(**bound)[1]
+        return in_parts(lambda part: self.dense(op, func, {**bound, "input": part}, ones, wrap), blur, bound["input"])
 
     def dense(self, op: str, func: Function, bound: Arguments, stride: tuple[int, ...], wrap: bool) -> Any:
         """Compute the pool at ``stride``, extended to the right as far as ``ceil_mode`` reaches."""

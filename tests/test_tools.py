@@ -88,6 +88,7 @@ def test_torch_export_with_dynamic_batch_and_size(padding: str) -> None:
         assert scale_error(model(x), program.module()(x)) <= 1e-5
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_torch_compile_breaks_no_graph() -> None:
     torch._dynamo.reset()

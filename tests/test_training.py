@@ -108,6 +108,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, str]
     return model, f"local-dir:{path}"
 
 
+@pytest.mark.slow
 def test_an_unmodified_script_validates(photos: Path, converted: tuple[nn.Module, str]) -> None:
     model, name = converted
     done = process("-m", "aliasfix", "run", SCRIPTS / "validate.py", name, photos)

@@ -16,7 +16,7 @@ from aliasfix.checks.laws import redraw
 
 NAMES = timm.list_models(exclude_filters="aliasfix")
 SLICE = [
-    name if place % 4 == 0 else pytest.param(name, marks=pytest.mark.slow)
+    name if place % 8 == 0 else pytest.param(name, marks=pytest.mark.slow)
     for place, name in enumerate(NAMES[:: len(NAMES) // 40][:40])
 ]
 SAMPLE = [name for name in NAMES if part(name) in TRAINED_PARTS]

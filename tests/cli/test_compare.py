@@ -118,6 +118,7 @@ def test_a_file_that_was_not_converted(fails: Fails, home: Path, photos: Path) -
     assert "name its model, and it as --checkpoint plain.pth" in fails("compare", NET, "plain.pth", *SMALL)
 
 
+@pytest.mark.slow
 def test_the_demo_converts_checks_calibrates_saves_and_compares(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
