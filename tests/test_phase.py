@@ -234,6 +234,18 @@ def test_a_saved_model_is_the_same_and_has_its_guarantee(tmp_path, file):
     assert aliasfix.verify(loaded, example_input=x).ok
 
 
+@pytest.mark.filterwarnings("ignore::aliasfix.DoubtWarning")  # the weights are drawn
+def test_calibration_is_at_fixed_phase_and_its_weights_load():
+    x = draw(12, 3, 48, 48, dtype=torch.float32)
+    net = redraw(Branches()).eval()
+    model = aliasfix.convert(net, "tri3", phase="adaptive", example_input=x)
+    with pytest.raises(aliasfix.AliasfixError, match="load its state_dict"):
+        aliasfix.calibrate(model, x, net)
+    fitted = aliasfix.convert(net, "tri3", example_input=x)
+    aliasfix.calibrate(fitted, x, net, method="statistics")
+    model.load_state_dict(fitted.state_dict())
+
+
 def test_threads_have_passes_of_their_own():
     x = draw(8, 3, 48, 48)
     model = adaptive(Branches(), x)

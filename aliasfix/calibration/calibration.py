@@ -67,7 +67,8 @@ def calibrate(
         A `Calibration`: what was done, how close the network is to the original before and after.
 
     Raises:
-        AliasfixError: the model is not a converted one, or was calibrated before and its original is not given; fewer
+        AliasfixError: the model is not a converted one, or its phase adapts: then calibrate it at fixed phase and load
+            those weights; it was calibrated before and its original is not given; fewer
             than eight images, or images that the network does not take or that are not finite. The model is left as
             it was, also when the calibration is interrupted.
 
@@ -85,6 +86,11 @@ def calibrate(
     plan = surgery.executed(model)
     if plan is None:
         raise AliasfixError("calibrate takes a converted model: convert it first")
+    if plan.recipe.phase == "adaptive":
+        raise AliasfixError(
+            "calibrate compares layers sample by sample, and the samples that a model with phase='adaptive' keeps are "
+            "others: calibrate a conversion with phase='fixed', and load its state_dict into this model"
+        )
     if method not in ("auto", *METHODS):
         raise AliasfixError(f"no method {method!r}: choose from auto, {', '.join(METHODS)}")
     if original is None:
