@@ -302,11 +302,36 @@ def test_several_passes_in_one_backward_pass_are_told_apart(reentrant):
     both = [x, x.detach().roll((1, 1), (2, 3)).requires_grad_()]
     wanted = torch.autograd.grad(sum(model(each).square().sum() for each in both), both)
     model.on = True
-    kept = [model(each).square().sum() for each in both]
-    sum(kept).backward()
-    model(both[1]).sum().backward()
-    for each, gradient in zip(both[:1], wanted, strict=False):
+    sum(model(each).square().sum() for each in both).backward()
+    for each, gradient in zip(both, wanted, strict=True):
         torch.testing.assert_close(each.grad, gradient)
+
+
+def test_backward_passes_of_threads_are_told_apart():
+    x = draw(2, 3, 32, 32)
+    model = adaptive(Checkpointed(False), x)
+    inputs = [x[n : n + 1].roll((n, 3 * n), (2, 3)).requires_grad_() for n in (0, 1)]
+    wanted = [torch.autograd.grad(model(each).square().sum(), each)[0] for each in inputs]
+    model.on = True
+    losses = [model(each).square().sum() for each in inputs]
+    reached, gone_on = threading.Event(), threading.Event()
+
+    def wait(gradient):  # the first pass has begun, and goes on once the second has
+        reached.set()
+        gone_on.wait(60)
+
+    inside = [node for node, _ in losses[0].grad_fn.next_functions]
+    inside[0].next_functions[0][0].register_hook(lambda *_: wait(None))
+    thread = threading.Thread(target=losses[0].backward)
+    thread.start()
+    reached.wait(60)
+    losses[1].backward()
+    gone_on.set()
+    thread.join()
+    for each, gradient in zip(inputs, wanted, strict=True):
+        torch.testing.assert_close(each.grad, gradient)
+    layers = [module for module in model.modules() if isinstance(module, AdaptiveBlur)]
+    assert not layers[0].passes.backward
 
 
 def test_gradients_flow_through_the_selected_component_only():

@@ -96,7 +96,7 @@ class Passes:
     """
 
     def __init__(self) -> None:
-        self.backward: dict[int, Ladder] = {}  # by the number of the backward pass
+        self.backward: dict[int, Ladder] = {}  # of the backward passes that run, by their number
 
     def __reduce__(self) -> tuple[type["Passes"], tuple[()]]:
         return Passes, ()
@@ -112,8 +112,15 @@ class Passes:
                 mode.passes = self
                 return mode
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1 and self.backward:
-            number = torch._C._current_graph_task_id()
-            return self.backward.get(number) or self.backward[max(self.backward)]  # checkpoints may be nested
+            running = self.backward.get(torch._C._current_graph_task_id())
+            if running is not None:
+                return running
+            if len(self.backward) == 1:  # a checkpoint within another runs a backward pass of its own
+                return next(iter(self.backward.values()))
+            raise AliasfixError(
+                "nested gradient checkpoints are recomputed for several backward passes at once, and whose phases they "
+                "take is not known: checkpoint with use_reentrant=False"
+            )
         raise AliasfixError(
             "a part of a model with adaptive phase was called on its own, and the phases are decided in a pass of the "
             "whole: call the model, or convert the part alone"
@@ -125,7 +132,11 @@ class Passes:
             out.grad_fn.register_prehook(lambda gradients: self._begin(ladder))
 
     def _begin(self, ladder: Ladder) -> None:
-        self.backward = {torch._C._current_graph_task_id(): ladder}
+        number = torch._C._current_graph_task_id()
+        if number not in self.backward:
+            engine: Any = torch.autograd.Variable._execution_engine
+            engine.queue_callback(lambda: self.backward.pop(number, None))  # once the pass is over
+        self.backward[number] = ladder
 
 
 def begun(root: nn.Module) -> bool:
