@@ -67,9 +67,12 @@ class BlurPool(nn.Module):
         """Blur and subsample ``x``; ``start`` and ``size`` as in `aliasfix.layers.functional.blur_pool`."""
         last = tuple(range(-len(self.axes), 0))
         if self.axes == last:
-            return blur_pool(x, self.kernel, self.stride, self.padding, start, size, self.taps)
-        moved = blur_pool(x.movedim(self.axes, last), self.kernel, self.stride, self.padding, start, size, self.taps)
-        return moved.movedim(last, self.axes)
+            return self.along_last(x, start, size)
+        return self.along_last(x.movedim(self.axes, last), start, size).movedim(last, self.axes)
+
+    def along_last(self, x: Tensor, start: Sequence[int] | None, size: Sequence[int] | None) -> Tensor:
+        """Blur and subsample a map whose spatial axes are the last ones."""
+        return blur_pool(x, self.kernel, self.stride, self.padding, start, size, self.taps)
 
     def adjoint(self, gradient: Tensor, shape: Sequence[int]) -> Tensor:
         """Return the gradient of an input of that shape, ([N,] C, N₁, …), for a gradient of the output."""
@@ -96,6 +99,6 @@ class BlurUpsample(BlurPool):
     tensor([[[1., 1., 2., 2.]]])
     """
 
-    def forward(self, x: Tensor, start: Sequence[int] | None = None, size: Sequence[int] | None = None) -> Tensor:
+    def along_last(self, x: Tensor, start: Sequence[int] | None, size: Sequence[int] | None) -> Tensor:
         """Upsample ``x`` by the rate."""
         return blur_upsample(x, self.kernel, self.rate, self.padding)

@@ -118,15 +118,9 @@ class IdealPool(BlurPool):
         super().__init__("delta1", rate, stride, padding, axes)
         self.filter = IDEAL
 
-    def forward(self, x: Tensor, start: Sequence[int] | None = None, size: Sequence[int] | None = None) -> Tensor:
-        """Filter and subsample ``x``; ``start`` and ``size`` as in `ideal_pool`."""
-        last = tuple(range(-len(self.axes), 0))
-        if self.axes == last:
-            return ideal_pool(x, self.rate, self.stride, self.padding == "circular", start, size)
-        moved = x.movedim(self.axes, last)
-        return ideal_pool(moved, self.rate, self.stride, self.padding == "circular", start, size).movedim(
-            last, self.axes
-        )
+    def along_last(self, x: Tensor, start: Sequence[int] | None, size: Sequence[int] | None) -> Tensor:
+        """Filter and subsample a map whose spatial axes are the last ones."""
+        return ideal_pool(x, self.rate, self.stride, self.padding == "circular", start, size)
 
     def adjoint(self, gradient: Tensor, shape: Sequence[int]) -> Tensor:
         """Return the gradient of an input of that shape, ([N,] C, N₁, …), for a gradient of the output."""
@@ -144,6 +138,6 @@ class IdealUpsample(IdealPool):
     torch.Size([1, 1, 6])
     """
 
-    def forward(self, x: Tensor, start: Sequence[int] | None = None, size: Sequence[int] | None = None) -> Tensor:
+    def along_last(self, x: Tensor, start: Sequence[int] | None, size: Sequence[int] | None) -> Tensor:
         """Upsample ``x`` by the rate."""
         return ideal_upsample(x, self.rate)

@@ -55,17 +55,14 @@ class AdaptiveBlur(BlurPool):
         self.norm = norm
         self.passes = passes
 
-    def forward(self, x: Tensor, start: Sequence[int] | None = None, size: Sequence[int] | None = None) -> Tensor:
+    def along_last(self, x: Tensor, start: Sequence[int] | None, size: Sequence[int] | None) -> Tensor:
         """Blur ``x``, and keep or roll to the phase of the pass; ``start`` and ``size`` are not for adaptive phase."""
         out: Tensor = call_paused(listeners(), self._phased, x)
         return out
 
     def _phased(self, x: Tensor) -> Tensor:
-        ladder = self.passes.current()
-        last = tuple(range(-len(self.axes), 0))
-        moved = x if self.axes == last else x.movedim(self.axes, last)
-        out = {"down": self._down, "before": self._before, "up": self._up}[self.spec.phase](moved, ladder)
-        return out if self.axes == last else out.movedim(last, self.axes)
+        act = {"down": self._down, "before": self._before, "up": self._up}[self.spec.phase]
+        return act(x, self.passes.current())
 
     def _down(self, x: Tensor, ladder: Ladder) -> Tensor:
         phase = self._known(x, ladder)
