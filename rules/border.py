@@ -59,7 +59,7 @@ class Border(Rule):
             return None if wraps or not any(width > 0 for width in spatial) else Site(())
         axes = spatial_axes(call.name)
         stride = bound.get("stride") or (1 if "weight" in bound else bound["kernel_size"])
-        if max(per_axis(stride, axes)) > 1 or not _pads(bound):
+        if max(per_axis(stride, axes)) > 1 or not self.pads(bound):
             return None
         return Site(())
 
@@ -86,13 +86,6 @@ class Border(Rule):
         Case("in_1d", lambda: nn.Conv1d(4, 6, 5, padding=2), (2, 4, 17)),
         Case("in_3d", lambda: nn.Conv3d(4, 6, 3, padding=1), (2, 4, 8, 9, 10)),
     )
-
-
-def _pads(bound: Arguments) -> bool:
-    padding = bound.get("padding", 0)
-    if isinstance(padding, str):
-        return padding == "same"
-    return any(padding if isinstance(padding, tuple | list) else (padding,))
 
 
 def _borders(bound: Arguments, axes: int) -> list[tuple[int, int]]:

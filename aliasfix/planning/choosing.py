@@ -155,8 +155,8 @@ class _Chooser:
             if (other.rule, other.site.stride, other.reach) == (call.rule, call.site.stride, call.reach)
             and node not in done
         ]
-        splits = call.node in self.first and self.recipe.stem == "paper" and self.recipe.include is None
-        splits = splits and call.reach is None
+        paper = self.recipe.stem == "paper" and self.recipe.include is None
+        splits = paper and call.node in self.first and call.reach is None
         tail = find_tail(call.node, len(call.site.stride), [node for node in same if node is not call.node])
         if tail.cut is not None:
             return self._dense([self.calls[root] for root in tail.roots], tail, splits)

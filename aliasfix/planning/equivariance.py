@@ -16,8 +16,9 @@ from ..tracing.operation import Operation, of
 from ..tracing.trace import Trace
 from . import lattice
 from .plan import Step
-from .provenance import is_spatial
+from .provenance import is_spatial, spatial
 from .rewrites import Candidate
+from .rule import pads
 from .tail import is_nonlinear, kind
 
 _REDUCES = {
@@ -202,13 +203,8 @@ class _Judge:
         step = self.sites[node][1] if node in self.sites else None
         if self.recipe.padding == "circular" and step is not None and step.action == "convert":
             return None
-        padding = bound.get("pad", bound.get("padding", 0))
-        pads = (
-            padding == "same"
-            if isinstance(padding, str)
-            else any(padding if isinstance(padding, tuple | list) else (padding,))
-        )
-        if not pads or bound.get("mode") == "circular":
+        reaches = any(bound["pad"]) if op == "pad" else pads(bound)
+        if not reaches or bound.get("mode") == "circular":
             return None
         return self._blocker(of(node), "It continues the map past its border by something else.", "padding='circular'")
 
@@ -217,10 +213,10 @@ class _Judge:
         shape = of(node).shape
         if shape is None or kind(of(node).name) not in ("add", "sub", "mul", "div", "cat", "where"):
             return None
-        spatial = [axis for axis in range(-len(shape), 0) if is_spatial(self.trace, node, axis) and shape[axis] > 1]
+        axes = spatial(self.trace, node, longer_than=1)
         for parent in node.all_input_nodes:
             sizes = of(parent).shape
-            if sizes and not of(parent).variable and any(-axis <= len(sizes) and sizes[axis] > 1 for axis in spatial):
+            if sizes and not of(parent).variable and any(-axis <= len(sizes) and sizes[axis] > 1 for axis in axes):
                 return self._blocker(of(node), "It adds a constant that differs from position to position.")
         return None
 
@@ -231,12 +227,10 @@ class _Judge:
             return None
         after = self.live(node)
         lost = set(before) - set(after)
-        shape = operation.sizes
         if not lost:
             return None
         places = [place for place in self.places[node] if place is not None and place.source in lost]
-        left = any(n > 1 and is_spatial(self.trace, node, axis - len(shape)) for axis, n in enumerate(shape))
-        if kind(operation.name) in _REDUCES and not left:
+        if kind(operation.name) in _REDUCES and not spatial(self.trace, node, longer_than=1):
             return None
         if operation.name in ("reshape", "view", "flatten"):
             return self._blocker(

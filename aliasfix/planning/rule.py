@@ -166,8 +166,7 @@ class Rule:
 
     def pads(self, bound: dict[str, Any]) -> bool:
         """Whether the call continues its input past the border, which ``padding="circular"`` wraps instead."""
-        padding = bound.get("padding", 0)
-        return not isinstance(padding, str) and any(padding if isinstance(padding, tuple | list) else (padding,))
+        return pads(bound)
 
     def restrides(self, module: nn.Module, bound: dict[str, Any]) -> bool:
         """Whether setting ``module.stride`` is all it takes to evaluate the call densely.
@@ -250,6 +249,18 @@ def per_axis(value: Any, axes: int) -> tuple[int, ...]:
         return (value,) * axes
     parts = tuple(int(part) for part in value)
     return parts * axes if len(parts) == 1 else parts
+
+
+def pads(bound: Arguments) -> bool:
+    """Whether the ``padding`` of a call is not 0.
+
+    >>> pads({"padding": (0, 1)}), pads({"padding": "valid"}), pads({})
+    (True, False, False)
+    """
+    padding = bound.get("padding", 0)
+    if isinstance(padding, str):
+        return padding == "same"
+    return any(padding if isinstance(padding, tuple | list) else (padding,))
 
 
 def spatial_axes(op: str) -> int:
