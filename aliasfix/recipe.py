@@ -147,6 +147,8 @@ class Recipe:
                 raise AliasfixError(f"{option.name}={given!r}: choose one of {', '.join(map(str, choices))}")
         if self.phase == "adaptive" and self.average == "replace":
             raise AliasfixError("phase='adaptive' blurs after averages, as average='keep' does: leave average out")
+        if self.phase == "adaptive" and self.filter == filters.IDEAL:
+            raise AliasfixError("filter='ideal' leaves nothing that depends on the phase: leave phase='adaptive' out")
         for name, counted in (("budget", "multiply-adds"), ("memory_budget", "activations")):
             ratio = getattr(self, name)
             number = isinstance(ratio, int | float) and not isinstance(ratio, bool)

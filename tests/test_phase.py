@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import math
 import pickle
 import threading
 import warnings
@@ -447,6 +448,23 @@ def test_blockers_have_a_path_an_operation_and_a_remedy():
     assert "is no multiple of the total stride 2" in blockers(net, odd, method="aps")[0][2]
     fixed = blockers(net, x, stem="whole", padding="circular")
     assert fixed[0][3] == "phase='adaptive'"
+
+
+def test_nan_behind_a_shift_is_no_small_change():
+    class Broken(nn.Module):
+        def forward(self, x):
+            out = F.max_pool2d(x, 2).mean((2, 3))
+            return torch.where(x[:, :, 0, 0] < 0.4, torch.nan, out)
+
+    x = draw(2, 1, 16, 16)
+    given = aliasfix.guarantee(aliasfix.convert(Broken(), method="aps", example_input=x), x)
+    assert math.isnan(given.change)
+
+
+def test_options_that_exclude_each_other():
+    for options, said in (({"average": "replace"}, "leave average out"), ({"filter": "ideal"}, "leave phase=")):
+        with pytest.raises(aliasfix.AliasfixError, match=said):
+            aliasfix.Recipe(phase="adaptive", **options)
 
 
 def test_reasons_that_the_measurement_contradicts_are_said(monkeypatch):

@@ -123,17 +123,21 @@ def guarantee(model: nn.Module, example_input: Any = None) -> Guarantee:
     shared = {call for link in plan.links if link.shares == "phase" for call in (link.decides, *link.follow)}
     adaptive = {node for node, (_, step) in sites.items() if (step.path, step.op, step.call) in shared}
     reasons = reason(evaluation, plan.recipe, sites, adaptive)
+    dtype = next(tensors((args, kwargs))).dtype
     with evaluating(model):
         own = _change(model, args, kwargs, reasons)
-        try:
-            double = copy.deepcopy(model).double()
-            wide = map_tensors((args, kwargs), lambda t: t.double() if t.is_floating_point() else t)
-            exact: float | None = _change(double, wide[0], wide[1], reasons)
-        except RuntimeError:  # a part computes in float32 whatever its input
-            exact = None
-    dtype = str(next(tensors((args, kwargs))).dtype).removeprefix("torch.")
-    fractional = not reasons.blockers and is_alias_free(plan.recipe)
-    return Guarantee(not reasons.blockers, reasons.total, reasons.blockers, own, exact, dtype, fractional)
+        exact = own if dtype == torch.float64 else _change_in_float64(model, args, kwargs, reasons)
+    name, fractional = str(dtype).removeprefix("torch."), not reasons.blockers and is_alias_free(plan.recipe)
+    return Guarantee(not reasons.blockers, reasons.total, reasons.blockers, own, exact, name, fractional)
+
+
+def _change_in_float64(model: nn.Module, args: Any, kwargs: Any, reasons: Reasoning) -> float | None:
+    """Return the same as `_change` for a copy in float64; None if a part computes in float32 whatever its input."""
+    args, kwargs = map_tensors((args, kwargs), lambda t: t.double() if t.is_floating_point() else t)
+    try:
+        return _change(copy.deepcopy(model).double(), args, kwargs, reasons)
+    except RuntimeError:
+        return None
 
 
 def _change(model: nn.Module, args: Any, kwargs: Any, reasons: Reasoning) -> float:
@@ -151,12 +155,12 @@ def _change(model: nn.Module, args: Any, kwargs: Any, reasons: Reasoning) -> flo
     sizes = next(t.shape[2:] for t in tensors((args, kwargs)) if t.dim() == axes + 2)
     with torch.no_grad():
         before = next(tensors(model(*args, **kwargs)))
-        worst = 0.0
+        changes = []
         for _ in range(_SHIFTS):
             shift = [int(torch.randint(n, (), generator=generator)) for n in sizes]
             after = next(tensors(_call(model, args, kwargs, shift)))
-            worst = max(worst, _difference(before, after, shift, reasons.outputs))
-    return worst / (before.abs().max().item() or 1.0)
+            changes.append(_difference(before, after, shift, reasons.outputs))
+    return torch.stack(changes).max().item() / (before.abs().max().item() or 1.0)  # nan if one is
 
 
 def _call(model: nn.Module, args: Any, kwargs: Any, shift: Sequence[int]) -> Any:
@@ -166,7 +170,7 @@ def _call(model: nn.Module, args: Any, kwargs: Any, shift: Sequence[int]) -> Any
     return model(*args, **kwargs)
 
 
-def _difference(before: Tensor, after: Tensor, shift: Sequence[int], strides: Sequence[float | None]) -> float:
+def _difference(before: Tensor, after: Tensor, shift: Sequence[int], strides: Sequence[float | None]) -> Tensor:
     """Return the largest difference of an output (N, …); one with positions is shifted back, each image for itself."""
     spatial = [(axis - len(strides), stride) for axis, stride in enumerate(strides) if stride is not None]
     ways = [before]
@@ -174,4 +178,4 @@ def _difference(before: Tensor, after: Tensor, shift: Sequence[int], strides: Se
         steps = {int(by // stride), -int(-by // stride)}  # where an adaptive phase begins is not known here
         ways = [way.roll(step, dim) for way in ways for step in steps]
     each = [(way - after).abs().flatten(1).amax(1) for way in ways]
-    return torch.stack(each).amin(0).max().item()
+    return torch.stack(each).amin(0).max()
