@@ -127,8 +127,8 @@ def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> lis
 def _difference(a: list[Tensor], b: list[Tensor]) -> float:
     """The largest absolute difference, relative to the largest absolute value of ``a``."""
     scale = max((x.abs().max().item() for x in a if x.is_floating_point()), default=1.0)
-    worst = max(((x.double() - y.double()).abs().max().item() for x, y in zip(a, b, strict=True)), default=0.0)
-    return worst / (scale or 1.0)
+    each = [(x.double() - y.double()).abs().max() for x, y in zip(a, b, strict=True)]
+    return (torch.stack(each).max().item() if each else 0.0) / (scale or 1.0)  # nan if one is
 
 
 def redraw(model: nn.Module, seed: int = 0) -> nn.Module:
