@@ -272,6 +272,54 @@ def phase_times():
     return "\n".join(lines)
 
 
+LAYERS = {
+    "relu": "ReLU",
+    "polynomial, published": "polynomial as published",
+    "filtered, ideal": "filtered ReLU, ideal",
+    "filtered, kaiser": "filtered ReLU, Kaiser",
+    "filtered, alias-free-torch": "filtered ReLU, alias-free-torch",
+}
+NETWORKS = {"afc": "`afc`", "afc, published layers": "`afc` with the published layers", "stylegan3": "`stylegan3`"}
+
+
+def alias_free_layers():
+    """Milliseconds of the layers of ``benchmarks/alias_free.py cost``."""
+    return _milliseconds("layer", _turned(load("alias-free-cost")["layers"]), LAYERS, {})
+
+
+def alias_free_networks():
+    """Milliseconds of the networks of ``benchmarks/alias_free.py cost``."""
+    return _milliseconds("network", load("alias-free-cost")["networks"], {}, NETWORKS)
+
+
+def _turned(table):
+    """Rows for columns."""
+    return {row: {column: table[column][row] for column in table} for row in next(iter(table.values()))}
+
+
+def _milliseconds(title, table, rows, columns):
+    names = list(next(iter(table.values())))
+    lines = [f"| {title} | {' | '.join(columns.get(name, name) for name in names)} |", "|---|" + "---|" * len(names)]
+    for row, cells in table.items():
+        times = (cells[name]["ms"] for name in names)
+        shown = (f"{time:.0f}" if time >= 10 else f"{time:.1f}" for time in times)
+        lines.append(f"| {rows.get(row, row)} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+METHODS = {"blur": "blur (`bin5`, circular, whole stem)", "afc": "`afc`"}
+
+
+def alias_free_digits():
+    """Digits right under shifts, in ``benchmarks/alias_free.py digits``."""
+    lines = ["| method | clean | whole pixels | half pixels | fractions |", "|---|---|---|---|---|"]
+    for name, found in load("alias-free-digits")["methods"].items():
+        lines.append(
+            f"| {METHODS.get(name, name)} | {' | '.join(f'{value:.0f}' for value in found['mean'].values())} |"
+        )
+    return "\n".join(lines)
+
+
 WAYS = {
     "original": ("the original", ""),
     "raw tri3": ("`convert(net)`", "approximate"),
@@ -301,6 +349,11 @@ SECTIONS = {
     "CONTRIBUTING.md": {"house": house, "example": example, "metric": metric},
     "docs/tools.md": {"torch-versions": torch_versions},
     "docs/tasks.md": {"tasks": tasks},
+    "docs/alias-free.md": {
+        "layers": alias_free_layers,
+        "networks": alias_free_networks,
+        "digits": alias_free_digits,
+    },
     "docs/adaptive-phase.md": {"phase": phase, "phase-times": phase_times},
     "docs/recovery.md": {"recovery": recovery, "methods": methods, "gathers": gathers},
 }
